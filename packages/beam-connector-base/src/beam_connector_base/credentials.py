@@ -30,7 +30,6 @@ import pickle
 import re
 import threading
 from typing import Any
-from typing import Optional
 from urllib.parse import quote
 
 __all__ = [
@@ -186,33 +185,41 @@ def resolve(secret: Any) -> str:
     raise CredentialError(
         f'The credential behind {_describe(secret)} is empty.')
   value = value.strip()
-  _remember(value)
+  _remembered.add(value)
   return value
 
 
 def redact(text: str) -> str:
   """Replaces every credential that this process resolved by `***`."""
-  pattern = _pattern
-  return text if pattern is None else pattern.sub('***', text)
+  return _remembered.redact(text)
 
 
 # --------------------------------------------------------------------- helpers
 
-_lock = threading.Lock()
-_remembered: set[str] = set()
-_pattern: Optional[re.Pattern[str]] = None
+
+class _Remembered:
+  """The credentials that this process has seen."""
+  def __init__(self) -> None:
+    self._lock = threading.Lock()
+    self._values: set[str] = set()
+    self._pattern: re.Pattern[str] | None = None
+
+  def add(self, value: str) -> None:
+    with self._lock:
+      if value in self._values:
+        return
+      # As it stands in a URL, too.
+      self._values.update((value, quote(value, safe='')))
+      # Longest first: a credential may contain another one.
+      longest_first = sorted(self._values, key=len, reverse=True)
+      self._pattern = re.compile('|'.join(map(re.escape, longest_first)))
+
+  def redact(self, text: str) -> str:
+    pattern = self._pattern
+    return text if pattern is None else pattern.sub('***', text)
 
 
-def _remember(value: str) -> None:
-  global _pattern
-  with _lock:
-    if value in _remembered:
-      return
-    # As it stands in a URL, too.
-    _remembered.update((value, quote(value, safe='')))
-    # Longest first: a credential may contain another one.
-    longest_first = sorted(_remembered, key=len, reverse=True)
-    _pattern = re.compile('|'.join(map(re.escape, longest_first)))
+_remembered = _Remembered()
 
 
 def _is_raw(value: Any) -> bool:

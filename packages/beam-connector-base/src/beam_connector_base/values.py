@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from typing import Any
 from typing import Optional
 
-from apache_beam.internal import pickler
+from apache_beam.internal import cloudpickle_pickler
 
 __all__ = [
     'ByValue',
@@ -85,7 +85,7 @@ class ByValue:
       raise TypeError(f'expected a callable, not {type(fn).__name__}')
     self._name = getattr(fn, '__qualname__', type(fn).__qualname__)
     try:
-      self._state = pickler.dumps(fn)
+      self._state = cloudpickle_pickler.dumps(fn)
     except Exception as e:
       raise ValueError(
           f'{self._name} can\'t be pickled, so it can\'t be sent to the '
@@ -98,7 +98,7 @@ class ByValue:
     fn = self._fn
     if fn is None:
       # Not before it is needed: an equal session may already be open.
-      fn = self._fn = pickler.loads(self._state)
+      fn = self._fn = cloudpickle_pickler.loads(self._state)
     return fn(*args, **kwargs)
 
   def __eq__(self, other: Any) -> bool:
