@@ -38,7 +38,6 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import Literal
-from typing import Optional
 from typing import Protocol
 from typing import runtime_checkable
 
@@ -140,7 +139,7 @@ class Answer:
       cls,
       status: int,
       value: Any,
-      headers: Optional[Mapping[str, str]] = None) -> Answer:
+      headers: Mapping[str, str] | None = None) -> Answer:
     """A REST answer with `value` as its JSON body."""
     return cls(
         status,
@@ -184,18 +183,18 @@ class LogEntry:
   transport: Transport
   method: str
   path: str
-  status: Optional[int]
+  status: int | None
   records: int
   nbytes: int
   started: float
-  ended: Optional[float]
+  ended: float | None
   connection: int
   peer: str
-  request_id: Optional[str]
-  fault: Optional[str]
+  request_id: str | None
+  fault: str | None
   applied: bool
-  headers: Optional[dict[str, str]]
-  body: Optional[bytes]
+  headers: dict[str, str] | None
+  body: bytes | None
 
   @property
   def ok(self) -> bool:
@@ -246,7 +245,7 @@ class Service(Protocol):
     """
     ...
 
-  def handle(self, call: Call, refuse: Optional[Refuse] = None) -> Answer:
+  def handle(self, call: Call, refuse: Refuse | None = None) -> Answer:
     """Carries the request out; credentials and limits are checked here.
 
     Args:
@@ -262,7 +261,7 @@ class Service(Protocol):
       transport: Transport,
       status: int,
       message: str,
-      retry_after: Optional[float] = None) -> Answer:
+      retry_after: float | None = None) -> Answer:
     """The service's own error, for injected faults.
 
     Args:
@@ -271,6 +270,14 @@ class Service(Protocol):
       message: the text.
       retry_after: seconds. The server adds the 'retry-after' header or trailer
         itself where the service did not.
+    """
+    ...
+
+  def environment(self, host: str) -> Mapping[str, str]:
+    """Environment variables that point the service's own clients here.
+
+    Args:
+      host: '127.0.0.1:PORT', the one port of REST and gRPC.
     """
     ...
 
@@ -290,6 +297,19 @@ class Service(Protocol):
     """All stored state, JSON-able; `seed` accepts it."""
     ...
 
+
+_SERVICE_MEMBERS = (
+    'name',
+    'partial_operations',
+    'operation',
+    'count',
+    'record_ids',
+    'handle',
+    'error',
+    'environment',
+    'reset',
+    'seed',
+    'snapshot')
 
 _SECRET_NAME = re.compile(
     r'auth|key|token|secret|cookie|signature|credential|password')
@@ -313,6 +333,7 @@ def create_service(name: str, **options: Any) -> Service:
 
   Raises:
     ValueError: there is no such service.
+    TypeError: what the module offers is not a `Service`.
   """
   module_name = name if '.' in name else f'beam_harness.emulators.{name}'
   try:
@@ -328,4 +349,8 @@ def create_service(name: str, **options: Any) -> Service:
     raise ValueError(
         f'no emulator named {name!r}: {module_name} has no create_service'
     ) from e
-  return factory(**options)
+  service = factory(**options)
+  if not isinstance(service, Service):
+    missing = [each for each in _SERVICE_MEMBERS if not hasattr(service, each)]
+    raise TypeError(f'{module_name} offers no Service: it lacks {missing}')
+  return service
