@@ -173,11 +173,13 @@ class Invalid:
     reason: what is wrong and how to mend it, for people.
     key: the record's key as text, where it could be read.
     error_type: a short stable name of the check that failed.
+    destination: where the row should have gone, as text, where known.
   """
   row: int
   reason: str
   key: str = ''
   error_type: str = 'InvalidRecord'
+  destination: str = ''
 
 
 class Block:
