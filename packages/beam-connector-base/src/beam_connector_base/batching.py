@@ -23,7 +23,7 @@ batches, halves and left-overs are slices of blocks.
 from __future__ import annotations
 
 import bisect
-import heapq
+import operator
 from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Sequence
@@ -53,13 +53,13 @@ Piece = tuple[Any, Block, int, int]
 Ready = list[tuple[Batch, str]]
 
 
-class _Open:
+class _Open(Batch):
   """A batch that is being filled."""
-  __slots__ = ('batch', 'keys')
+  __slots__ = ('seen',)
 
   def __init__(self, destination: Hashable, frame: int, keyed: bool):
-    self.batch = Batch(destination, [], 0, frame)
-    self.keys: Optional[set[Hashable]] = set() if keyed else None
+    super().__init__(destination, [], 0, frame)
+    self.seen: Optional[set[Hashable]] = set() if keyed else None
 
 
 class Batcher:
@@ -88,57 +88,45 @@ class Batcher:
       The rows of the block that alone are larger than a request may be. They
       are in no batch.
     """
-    if block.n == 1:
-      if self._add_row(submission, block, ready):
-        return ()
-      return (0,)
-    if block.n == 0:
-      return ()
-    return self._add_rows(submission, block, ready)
+    if block.n != 1:
+      return self._add_rows(submission, block, ready) if block.n else ()
+    # One record: the fast path.
+    offsets = block.offsets
+    size = offsets[1] - offsets[0]
+    batch = self._open.get(block.destination)
+    if batch is None:
+      if self._frame(block.destination) + size > self._max_bytes:
+        return (0,)
+      batch = self._start(block.destination)
+    else:
+      size += self._separator
+      seen = batch.seen
+      if batch.nbytes + size > self._max_bytes or (seen is not None
+                                                   and block.keys[0] in seen):
+        size -= self._separator
+        if self._frame(block.destination) + size > self._max_bytes:
+          return (0,)
+        keyed = seen is not None and block.keys[0] in seen
+        self._close(batch, KEY if keyed else FULL_BYTES, ready)
+        batch = self._start(block.destination)
+    batch.pieces.append((submission, block, 0, 1))
+    batch.nbytes += size
+    if batch.seen is not None:
+      batch.seen.add(block.keys[0])
+    n = batch.n = batch.n + 1
+    filled = self._filled = self._filled + size
+    if n >= self._max_records:
+      self._close(batch, FULL_RECORDS, ready)
+    elif filled > self._pending_bytes:
+      self._relieve(ready)
+    return ()
 
   def flush(self, ready: Ready) -> None:
     """Sends all that is left."""
-    for opened in self._open.values():
-      if opened.batch.n:
-        ready.append((opened.batch, FINISH))
+    for batch in self._open.values():
+      ready.append((batch, FINISH))
     self._open.clear()
     self._filled = 0
-
-  def _add_row(self, submission: Any, block: Block, ready: Ready) -> bool:
-    offsets = block.offsets
-    size = offsets[1] - offsets[0]
-    destination = block.destination
-    opened = self._open.get(destination)
-    if opened is None:
-      opened = self._start(destination)
-    batch = opened.batch
-    if batch.n:
-      size += self._separator
-      reason = ''
-      if batch.nbytes + size > self._max_bytes:
-        reason = FULL_BYTES
-      elif opened.keys is not None and block.keys[0] in opened.keys:
-        reason = KEY
-      if reason:
-        size -= self._separator
-        if self._frame(destination) + size > self._max_bytes:
-          return False
-        self._close(destination, reason, ready)
-        opened = self._start(destination)
-        batch = opened.batch
-    elif batch.nbytes + size > self._max_bytes:
-      return False
-    batch.pieces.append((submission, block, 0, 1))
-    batch.n += 1
-    batch.nbytes += size
-    self._filled += size
-    if opened.keys is not None:
-      opened.keys.add(block.keys[0])
-    if batch.n >= self._max_records:
-      self._close(destination, FULL_RECORDS, ready)
-    elif self._filled > self._pending_bytes:
-      self._relieve(ready)
-    return True
 
   def _add_rows(self, submission: Any, block: Block,
                 ready: Ready) -> Sequence[int]:
@@ -175,10 +163,7 @@ class Batcher:
     destination = block.destination
     separator = self._separator
     while start < stop:
-      opened = self._open.get(destination)
-      if opened is None:
-        opened = self._start(destination)
-      batch = opened.batch
+      batch = self._open.get(destination) or self._start(destination)
       # Bytes of rows i..j with their separators: ends[j] - ends[i] - separator.
       room = self._max_bytes - batch.nbytes
       if not batch.n:
@@ -189,8 +174,8 @@ class Batcher:
         end = start + self._max_records - batch.n
         reason = FULL_RECORDS
       end = min(end, stop)
-      if opened.keys is not None:
-        unique = _unique_until(block.keys, start, end, opened.keys)
+      if batch.seen is not None:
+        unique = _unique_until(block.keys, start, end, batch.seen)
         if unique < end:
           end, reason = unique, KEY
       if end > start:
@@ -203,33 +188,32 @@ class Batcher:
         self._filled += size
         start = end
       if start < stop or batch.n >= self._max_records:
-        self._close(destination, reason, ready)
+        self._close(batch, reason, ready)
     if self._filled > self._pending_bytes:
       self._relieve(ready)
 
   def _start(self, destination: Hashable) -> _Open:
     frame = self._frame(destination)
-    opened = _Open(destination, frame, self._keyed)
-    self._open[destination] = opened
+    batch = _Open(destination, frame, self._keyed)
+    self._open[destination] = batch
     self._filled += frame + _OPEN_BATCH_BYTES
-    return opened
+    return batch
 
-  def _close(self, destination: Hashable, reason: str, ready: Ready) -> None:
-    batch = self._open.pop(destination).batch
+  def _close(self, batch: _Open, reason: str, ready: Ready) -> None:
+    del self._open[batch.destination]
     self._filled -= batch.nbytes + _OPEN_BATCH_BYTES
+    batch.seen = None
     ready.append((batch, reason))
 
   def _relieve(self, ready: Ready) -> None:
     """Sends the fullest batches until a quarter of the budget is free."""
-    fullest = heapq.nlargest(
-        len(self._open),
-        ((opened.batch.nbytes, i, destination)
-         for i, (destination, opened) in enumerate(self._open.items())))
-    for _, _, destination in fullest:
+    for batch in sorted(self._open.values(), key=_nbytes, reverse=True):
       if self._filled <= self._pending_bytes * 3 // 4:
         break
-      if self._open[destination].batch.n:
-        self._close(destination, BUDGET, ready)
+      self._close(batch, BUDGET, ready)
+
+
+_nbytes = operator.attrgetter('nbytes')
 
 
 def _unique_until(keys: Any, start: int, end: int, seen: set[Hashable]) -> int:

@@ -29,6 +29,7 @@ import dataclasses
 import functools
 import os
 import threading
+import time
 from collections.abc import Hashable
 from typing import Any
 from typing import Optional
@@ -111,28 +112,38 @@ class Submission:
     rows: number of rows of the element.
     failures: the refused rows, or None.
     superseded: rows that were not written because a newer one was.
-    destinations: rows per destination, of those that were encoded.
     values: answers by row number, for operations that answer; else None.
   """
-  __slots__ = (
-      'element',
-      'ticket',
-      'rows',
-      'outstanding',
-      'failures',
-      'superseded',
-      'destinations',
-      'values')
+  # Rarely set: they live on the class until then.
+  failures: Optional[list[Failure]] = None
+  superseded = 0
+  values: Optional[dict[int, Any]] = None
+  _counts: Optional[dict[Hashable, int]] = None
 
   def __init__(self, element: Any, ticket: Any):
     self.element = element
     self.ticket = ticket
     self.rows = 0
     self.outstanding = 0
-    self.failures: Optional[list[Failure]] = None
-    self.superseded = 0
-    self.destinations: dict[Hashable, int] = {}
-    self.values: Optional[dict[int, Any]] = None
+    self._sent = 0
+    self._destination: Hashable = None
+
+  def send(self, destination: Hashable, rows: int) -> None:
+    """Counts rows of the element that go into batches."""
+    if self._counts is not None:
+      self._counts[destination] = self._counts.get(destination, 0) + rows
+    elif self._sent and destination != self._destination:
+      self._counts = {self._destination: self._sent, destination: rows}
+    self._destination = destination
+    self._sent += rows
+    self.outstanding += rows
+
+  @property
+  def destinations(self) -> dict[Hashable, int]:
+    """Rows per destination, of those not refused before they were sent."""
+    if self._counts is not None:
+      return self._counts
+    return {self._destination: self._sent} if self._sent else {}
 
   def fail(self, failure: Failure) -> None:
     if self.failures is None:
@@ -237,13 +248,12 @@ class Bundle:
         if type(item) is Block:
           n = item.n
           submission.rows += n
-          submission.outstanding += n
-          counts = submission.destinations
-          counts[item.destination] = counts.get(item.destination, 0) + n
-          self._rows_in += n
           oversized = self._batcher.add(submission, item, self._ready)
           if oversized:
             self._refuse_oversized(submission, item, oversized)
+            n -= len(oversized)
+          self._rows_in += n
+          submission.send(item.destination, n)
         else:
           submission.rows += 1
           submission.fail(_invalid(item))
@@ -317,6 +327,9 @@ class Bundle:
         self._raise()
       self._sent_batches += 1
       self._loop.call_soon_threadsafe(self._start, batch, reason, cost)
+    # Hands the interpreter to the event loop, which would otherwise wait for
+    # the switch interval (5 ms) of a busy bundle before a request leaves.
+    time.sleep(0)
 
   def _stopped(self) -> bool:
     if not self._runtime.alive and self._error is None:
@@ -348,8 +361,6 @@ class Bundle:
               f'{limit} bytes in all: make the record smaller',
               413,
               0))
-    submission.outstanding -= len(rows)
-    self._rows_out += len(rows)
 
   def _absorb(self) -> None:
     inbox = self._inbox
