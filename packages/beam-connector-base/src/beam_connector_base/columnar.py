@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from typing import Union
 
 import numpy as np
 import pyarrow as pa
@@ -54,7 +55,7 @@ class RecordBatchCoder(coders.Coder):
     return False
 
   def to_type_hint(self) -> type:
-    return pa.RecordBatch  # type: ignore[no-any-return]
+    return pa.RecordBatch
 
   def __eq__(self, other: Any) -> bool:
     return type(self) is type(other)
@@ -90,7 +91,7 @@ def to_ipc(batch: pa.RecordBatch) -> bytes:
   sink = pa.BufferOutputStream()
   with pa.ipc.new_stream(sink, batch.schema) as writer:
     writer.write_batch(batch)
-  return sink.getvalue().to_pybytes()  # type: ignore[no-any-return]
+  return sink.getvalue().to_pybytes()
 
 
 def from_ipc(encoded: bytes) -> pa.RecordBatch:
@@ -99,7 +100,9 @@ def from_ipc(encoded: bytes) -> pa.RecordBatch:
     return reader.read_next_batch()
 
 
-def take_rows(batch: pa.RecordBatch, indices: Sequence[int]) -> pa.RecordBatch:
+def take_rows(
+    batch: pa.RecordBatch, indices: Union[Sequence[int],
+                                          np.ndarray]) -> pa.RecordBatch:
   """Copies some rows; the copy keeps nothing of the batch alive.
 
   Args:

@@ -171,7 +171,7 @@ def _hands_through(node: AppliedPTransform) -> bool:
 
 
 def _is_read(records: PCollection, nodes: Iterable[AppliedPTransform]) -> bool:
-  carriers = {records}
+  carriers: set[Any] = {records}
   while True:
     before = len(carriers)
     for node in nodes:
@@ -190,7 +190,7 @@ def _is_read(records: PCollection, nodes: Iterable[AppliedPTransform]) -> bool:
       return False
 
 
-def _only_waits(node: AppliedPTransform, carriers: set[PCollection]) -> bool:
+def _only_waits(node: AppliedPTransform, carriers: set[Any]) -> bool:
   """Whether the node is the part of a WaitOn that drops what it waits for."""
   parent = node.parent
   while parent is not None:

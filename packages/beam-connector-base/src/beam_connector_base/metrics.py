@@ -20,6 +20,7 @@ All of it happens on the bundle's own thread: what another thread counts is
 dropped by Beam without a word.
 """
 
+import collections
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -34,6 +35,9 @@ from apache_beam.metrics.metric import Lineage
 from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_connector_base.deliver import Report
+from beam_connector_base.dispatcher import Submission
 
 __all__ = [
     'BundleLedger',
@@ -102,7 +106,7 @@ class DeliveryMetrics:
     if unreached:
       self._count('records_unreached', unreached)
 
-  def record(self, reports: Iterable[Any]) -> None:
+  def record(self, reports: Iterable[Report]) -> None:
     """Counts requests and batches, from `Bundle.reports()`."""
     throttled = 0.0
     for report in reports:
@@ -196,9 +200,10 @@ class BundleLedger:
       self,
       windows: Iterable[Any],
       destination: str,
-      written: int,
-      superseded: int,
-      failed: int) -> None:
+      *,
+      written: int = 0,
+      superseded: int = 0,
+      failed: int = 0) -> None:
     """Adds records of an element that lies in these windows."""
     for window in windows:
       key = (window, destination)
@@ -208,6 +213,35 @@ class BundleLedger:
       counts[0] += written
       counts[1] += superseded
       counts[2] += failed
+
+  def enter(self, submission: Submission) -> None:
+    """Adds the rows of one element, all of which have settled."""
+    windows = submission.ticket.windows
+    failures = submission.failures or ()
+    # What was refused before it was sent is not among `destinations`.
+    unsent = collections.Counter(
+        failure.destination
+        for failure in failures
+        if failure.stage == 'encode')
+    sent = collections.Counter(
+        failure.destination
+        for failure in failures
+        if failure.stage != 'encode')
+    for destination, failed in unsent.items():
+      self.add(windows, destination, failed=failed)
+    superseded = submission.superseded
+    for to, n in submission.destinations.items():
+      failed = sent[str(to)]
+      # Exact for elements with one destination. For others the engine doesn't
+      # say where the superseded rows were going, only how many they are.
+      outdated = min(n - failed, superseded)
+      superseded -= outdated
+      self.add(
+          windows,
+          str(to),
+          written=n - failed - outdated,
+          superseded=outdated,
+          failed=failed)
 
   def rows(self) -> Iterator[WindowedValue]:
     """One row per window and destination, at the window's end."""
@@ -222,7 +256,7 @@ class BundleLedger:
       yield WindowedValue(row, window.max_timestamp(), (window,))
 
 
-class CombineLedger(beam.PTransform):  # type: ignore[misc]
+class CombineLedger(beam.PTransform):
   """Sums the bundles' ledgers: one row per window and destination."""
   def expand(self, rows: PCollection) -> PCollection:
     return (
@@ -238,10 +272,9 @@ def _by_destination(row: LedgerRow) -> tuple[str, tuple[int, ...]]:
 
 
 def _sum(counts: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
-  total = (0, 0, 0, 0)
+  total: tuple[int, ...] = (0, 0, 0, 0)
   for row in counts:
-    total = tuple(
-        map(sum, zip(total, row, strict=True)))  # type: ignore[assignment]
+    total = tuple(map(sum, zip(total, row, strict=True)))
   return total
 
 

@@ -52,7 +52,7 @@ def as_mapping(element: Any) -> Mapping[str, Any]:
   """
   cls = type(element)
   if cls is dict:
-    return element  # type: ignore[no-any-return]
+    return element
   read = _readers.get(cls)
   if read is None:
     read = _readers[cls] = _reader(cls)
@@ -79,4 +79,4 @@ def _reader(cls: type) -> Callable[[Any], Mapping[str, Any]]:
 
 
 def _itself(element: Any) -> Mapping[str, Any]:
-  return element  # type: ignore[no-any-return]
+  return element

@@ -75,6 +75,9 @@ class ByValue:
   __slots__ = ('_fn', '_state', '_name', '_hash')
 
   _fn: Optional[Callable[..., Any]]
+  _state: bytes
+  _name: str
+  _hash: int
 
   def __init__(self, fn: Callable[..., Any]):
     if isinstance(fn, ByValue):

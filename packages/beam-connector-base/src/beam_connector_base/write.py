@@ -1,0 +1,398 @@
+#
+# Licensed to the Apache Software Foundation (ASF) under one or more
+# contributor license agreements.  See the NOTICE file distributed with
+# this work for additional information regarding copyright ownership.
+# The ASF licenses this file to You under the Apache License, Version 2.0
+# (the "License"); you may not use this file except in compliance with
+# the License.  You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+#
+"""The Beam side of a write: one transform, one DoFn, one result."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+from typing import Optional
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.pvalue import PCollection
+from apache_beam.pvalue import TaggedOutput
+from apache_beam.typehints import Any as AnyType
+from apache_beam.utils.windowed_value import WindowedValue
+
+from beam_connector_base.across import AcrossBundles
+from beam_connector_base.columnar import take_rows
+from beam_connector_base.dispatcher import Bundle
+from beam_connector_base.dispatcher import Dispatcher
+from beam_connector_base.dispatcher import Failure
+from beam_connector_base.dispatcher import Submission
+from beam_connector_base.errors import LostRecordError
+from beam_connector_base.failures import FailedRecord
+from beam_connector_base.failures import RecordRefusedError
+from beam_connector_base.failures import check_on_error
+from beam_connector_base.failures import handle_failures
+from beam_connector_base.metrics import BundleLedger
+from beam_connector_base.metrics import CombineLedger
+from beam_connector_base.metrics import DeliveryMetrics
+from beam_connector_base.metrics import LedgerRow
+from beam_connector_base.operation import Operation
+from beam_connector_base.rows import is_block
+from beam_connector_base.tuning import Tuning
+
+__all__ = ['WriteFn', 'WriteRecords', 'WriteResult']
+
+_WRITTEN = 'written'
+_FAILED = 'failed'
+_LEDGER = 'ledger'
+
+
+class WriteResult:
+  """What became of the records.
+
+  Attributes:
+    written: the elements, unchanged, that need no more care: the service
+      acknowledged them, or holds a newer version of the same record already (a
+      superseded record; the ledger counts those apart). A `RecordBatch` comes
+      once, when all of its rows are settled, without its refused rows, and not
+      at all if none is left. Element type, windows, timestamps and panes are
+      the input's. To sequence what comes next: `WaitOn(result.written)`.
+    failed: a `FailedRecord` for each refused record or row; empty with
+      `on_error='fail'`.
+  """
+  def __init__(
+      self, written: PCollection, failed: PCollection, ledger: PCollection):
+    self.written = written
+    self.failed = failed
+    self._bundle_ledgers = ledger
+    self._ledger: Optional[PCollection] = None
+
+  @property
+  def ledger(self) -> PCollection:
+    """One `LedgerRow` per window and destination, to assert or to alert on.
+
+    It is summed with a `CombinePerKey` that is added to the pipeline when this
+    is first read; so an unbounded input must be windowed.
+    """
+    if self._ledger is None:
+      # The whole label: there may be several writes in a pipeline.
+      producer = self._bundle_ledgers.producer
+      assert producer is not None
+      label = f'Ledger({producer.full_label})'
+      self._ledger = self._bundle_ledgers | label >> CombineLedger()
+    return self._ledger
+
+
+class WriteRecords(beam.PTransform):
+  """Writes the records of a PCollection with an operation.
+
+  At least once: in a bundle that succeeded, every record was acknowledged by
+  the service (or superseded by a newer version) or is a `FailedRecord`. A
+  record the service can't be reached for is neither: its bundle fails and is
+  tried again by the runner.
+
+  Bundles run in parallel, as many as the runner wants; all bundles of a process
+  share one session, one limit of requests in flight and one budget of bytes.
+
+  Args:
+    operation: what is done to which service; opened on the workers only.
+    on_error: what happens to records that the service refuses. 'fail': the
+      bundle fails, with the record's key and the reason. 'collect': they are in
+      `.failed`, which must then be read. An `ErrorHandler`: it is given them.
+    tuning: how hard and how patiently the service is talked to.
+    namespace: of the metrics, and the name used in messages: the transform the
+      user sees, such as 'WriteToPinecone'.
+    lineage: system and segments by which the sink is named as a target of data.
+
+  Raises:
+    ValueError, TypeError: an argument is not valid.
+  """
+  def __init__(
+      self,
+      operation: Operation,
+      *,
+      on_error: Any = 'fail',
+      tuning: Optional[Tuning] = None,
+      namespace: str,
+      lineage: Optional[Sequence[str]] = None):
+    super().__init__()
+    if not isinstance(operation, Operation):
+      raise TypeError(
+          f'operation must be an Operation, not {type(operation).__name__}')
+    if tuning is None:
+      tuning = Tuning()
+    elif not isinstance(tuning, Tuning):
+      raise TypeError(f'tuning must be a Tuning, not {type(tuning).__name__}')
+    self._on_error = check_on_error(on_error)
+    if on_error == 'fail' and tuning.on_outage == 'collect':
+      raise ValueError(
+          "Tuning(on_outage='collect') makes failed records of an outage, and "
+          "on_error='fail' stops at a failed record: pass on_error='collect'")
+    self._operation = operation
+    self._tuning = tuning
+    self._namespace = namespace
+    self._lineage = tuple(lineage) if lineage else None
+
+  def expand(self, pcoll: PCollection) -> WriteResult:
+    element_type = pcoll.element_type or AnyType
+    if self._tuning.across_bundles is not None:
+      pcoll = pcoll | 'AcrossBundles' >> AcrossBundles(
+          self._tuning.max_records, self._tuning.across_bundles)
+    write = WriteFn(
+        self._operation,
+        self._tuning,
+        fail=self._on_error == 'fail',
+        name=self._namespace,
+        lineage=self._lineage)
+    outputs = (
+        pcoll | 'Write' >> beam.ParDo(write).with_output_types(
+            element_type).with_outputs(_FAILED, _LEDGER, main=_WRITTEN))
+    failed = outputs[_FAILED]
+    failed.element_type = FailedRecord
+    ledger = outputs[_LEDGER]
+    ledger.element_type = LedgerRow
+    handle_failures(self._on_error, failed, self._namespace)
+    return WriteResult(outputs[_WRITTEN], failed, ledger)
+
+  def display_data(self) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        'target':
+            self._operation.target,
+        'on_error': (
+            self._on_error if isinstance(self._on_error, str) else type(
+                self._on_error).__name__),
+    }
+    for field in dataclasses.fields(self._tuning):
+      value = getattr(self._tuning, field.name)
+      if value is not None:
+        data[field.name] = (
+            value if isinstance(value, (str, int, float)) else repr(value))
+    return data
+
+
+class WriteFn(beam.DoFn):
+  """Hands elements to the engine and emits them as they settle.
+
+  An element may settle while later ones are processed, so all outputs are
+  `WindowedValue`s of the element they belong to. Never wrap this in
+  `with_exception_handling`: it would blame whatever element happens to be
+  processed when something goes wrong, and forget the others.
+  """
+  def __init__(
+      self,
+      operation: Operation,
+      tuning: Tuning,
+      *,
+      fail: bool,
+      name: str,
+      lineage: Optional[Sequence[str]] = None):
+    self._operation = operation
+    self._tuning = tuning
+    self._fail = fail
+    self._name = name
+    self._metrics = DeliveryMetrics(name, lineage)
+    self._dispatcher: Optional[Dispatcher] = None
+    self._bundle: Optional[Bundle] = None
+    self._ledger = BundleLedger()
+    self._submitted = 0
+    self._emitted = 0
+
+  def setup(self) -> None:
+    self._dispatcher = Dispatcher(self._operation, self._tuning)
+    self._dispatcher.open()
+
+  def start_bundle(self) -> None:
+    # A runner may use the instance again after a bundle failed.
+    self._abandon()
+    assert self._dispatcher is not None
+    self._bundle = self._dispatcher.bundle()
+    self._ledger = BundleLedger()
+    self._submitted = 0
+    self._emitted = 0
+
+  def process(
+      self, element: Any, wv: Any = beam.DoFn.WindowedValueParam) -> Any:
+    bundle = self._bundle
+    assert bundle is not None
+    try:
+      self._submitted += 1
+      bundle.submit(element, wv)
+      settled = bundle.settled()
+      if not settled:
+        return ()
+      out = self._emit(settled)
+      self._metrics.record(bundle.reports())
+    except BaseException:
+      self._abandon()
+      raise
+    return out if len(wv.windows) == 1 else _keep_windows(out)
+
+  def finish_bundle(self) -> Any:
+    bundle = self._bundle
+    assert bundle is not None
+    try:
+      out = self._emit(bundle.drain())
+      if self._emitted != self._submitted:
+        raise LostRecordError(
+            f'{self._name}: {self._submitted} elements were submitted and '
+            f'{self._emitted} settled')
+    except BaseException:
+      self._abandon()
+      raise
+    self._bundle = None
+    self._metrics.record(bundle.reports())
+    if self._submitted:
+      self._metrics.sink()
+    out.extend(TaggedOutput(_LEDGER, row) for row in self._ledger.rows())
+    return out
+
+  def teardown(self) -> None:
+    self._abandon()
+    if self._dispatcher is not None:
+      self._dispatcher.close()
+      self._dispatcher = None
+
+  def _abandon(self) -> None:
+    """Cancels the bundle: nothing of it may be taken for the next one's."""
+    bundle, self._bundle = self._bundle, None
+    if bundle is not None:
+      bundle.cancel()
+      self._metrics.record(bundle.reports())
+
+  def _emit(self, settled: list[Submission]) -> list[Any]:
+    """The outputs of elements whose rows have all settled."""
+    out: list[Any] = []
+    simple = rows = refused = superseded = unreached = 0
+    # Neighbours mostly share window and destination: counted together.
+    alike = 0
+    windows: Any = None
+    destination: Any = None
+    for submission in settled:
+      if (submission.rows == 1 and submission.failures is None
+          and not submission.superseded and not is_block(submission.element)):
+        wv = submission.ticket
+        (to,) = submission.destinations
+        if to != destination or wv.windows != windows:
+          if alike:
+            self._ledger.add(windows, str(destination), written=alike)
+            simple += alike
+            alike = 0
+          windows = wv.windows
+          destination = to
+        alike += 1
+        # The input itself: same value, windows, timestamp and pane.
+        out.append(wv)
+      else:
+        out += self._emit_one(submission)
+        failures = submission.failures or ()
+        rows += submission.rows
+        refused += len(failures)
+        superseded += submission.superseded
+        unreached += sum(failure.stage == 'outage' for failure in failures)
+    if alike:
+      self._ledger.add(windows, str(destination), written=alike)
+      simple += alike
+    self._emitted += len(settled)
+    self._metrics.settled(
+        written=simple + rows - refused - superseded,
+        refused=refused - unreached,
+        superseded=superseded,
+        unreached=unreached)
+    return out
+
+  def _emit_one(self, submission: Submission) -> list[Any]:
+    """The outputs of an element that is a block, or had a failure."""
+    element = submission.element
+    wv: WindowedValue = submission.ticket
+    failures = submission.failures or []
+    rows = submission.rows
+    if rows != (element.num_rows if is_block(element) else max(rows, 1)):
+      raise LostRecordError(
+          f'{self._name}: an element of '
+          f'{element.num_rows if is_block(element) else 1} row(s) was encoded '
+          f'as {rows}: a bug of the connector')
+    if failures and self._fail:
+      raise self._refused(failures[0])
+    self._ledger.enter(submission)
+    out: list[Any] = [
+        TaggedOutput(
+            _FAILED, wv.with_value(_failed_record(submission, failure)))
+        for failure in failures
+    ]
+    if not failures:
+      if rows:
+        out.append(wv)
+    elif is_block(element) and len(failures) < rows:
+      kept = np.ones(rows, dtype=bool)
+      kept[[failure.row for failure in failures]] = False
+      out.append(wv.with_value(take_rows(element, np.flatnonzero(kept))))
+    return out
+
+  def _refused(self, failure: Failure) -> RecordRefusedError:
+    record = f'record {failure.key!r}' if failure.key else 'a record'
+    if failure.row:
+      record += f' (row {failure.row} of its RecordBatch)'
+    if failure.destination:
+      record += f' for {failure.destination!r}'
+    status = f' [{failure.http_status}]' if failure.http_status else ''
+    return RecordRefusedError(
+        f'{self._name}: {self._operation.target}: {record} was refused'
+        f'{status}: {failure.error_type}: {failure.message}. Mend the record, '
+        "or pass on_error='collect' and read .failed.")
+
+
+# --------------------------------------------------------------------- helpers
+
+
+def _failed_record(submission: Submission, failure: Failure) -> FailedRecord:
+  element = submission.element
+  if is_block(element):
+    element = take_rows(element, [failure.row])
+  return FailedRecord(
+      element,
+      failure.destination,
+      failure.key,
+      failure.stage,
+      failure.error_type,
+      failure.message,
+      failure.http_status,
+      failure.attempts,
+      submission.ticket.timestamp)
+
+
+class _Windows(tuple[Any, ...]):
+  """The windows of an output that must not be multiplied.
+
+  For each `WindowedValue` that `process` emits, Beam (2.77:
+  runners/common.py, _maybe_propagate_windowing_info) repeats the windows as
+  many times as the *current* input has windows: with windows that slide, an
+  output would reach each of its windows several times.
+  """
+  __slots__ = ()
+
+  def __mul__(self, n: Any) -> _Windows:
+    return self
+
+
+def _keep_windows(outputs: list[Any]) -> list[Any]:
+  kept: list[Any] = []
+  for output in outputs:
+    if isinstance(output, TaggedOutput):
+      kept.append(TaggedOutput(output.tag, _with_fixed_windows(output.value)))
+    else:
+      kept.append(_with_fixed_windows(output))
+  return kept
+
+
+def _with_fixed_windows(wv: WindowedValue) -> WindowedValue:
+  return WindowedValue(
+      wv.value, wv.timestamp, _Windows(wv.windows), wv.pane_info)
