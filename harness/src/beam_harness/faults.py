@@ -253,6 +253,11 @@ class Decision:
     return 'latency' if self.delay or self.late else None
 
   @property
+  def is_error(self) -> bool:
+    """Whether an error in the words of the service takes the answer's place."""
+    return self.rule is not None and self.rule.kind in _ERROR_KINDS
+
+  @property
   def applies(self) -> bool:
     """Whether the service is asked to carry the request out."""
     rule = self.rule
