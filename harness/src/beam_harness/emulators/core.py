@@ -339,7 +339,7 @@ def create_service(name: str, **options: Any) -> Service:
   try:
     module = importlib.import_module(module_name)
   except ModuleNotFoundError as e:
-    if e.name != module_name:
+    if e.name is None or not f'{module_name}.'.startswith(f'{e.name}.'):
       raise
     raise ValueError(
         f'no emulator named {name!r}: there is no module {module_name}') from e

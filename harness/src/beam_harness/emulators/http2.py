@@ -14,7 +14,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
-"""gRPC: the server's side of an HTTP/2 connection without TLS (RFC 9113).
+"""The server's side of an HTTP/2 connection without TLS: streams and windows.
 
 Written here rather than taken from grpcio for three reasons. A fault must be
 able to end one answer in its middle, which a gRPC server library has no call
@@ -22,75 +22,48 @@ for. The client under test is grpcio: an emulator built on the same C core
 would share its poller, its fork handlers and its mistakes. And big frames
 (`MAX_FRAME_BYTES`) make a request of 600 KB two or three events instead of
 forty, which is what lets one Python thread keep up with a benchmark.
-
-Unary methods only: one message in, one message out, any method name.
 """
 
 from __future__ import annotations
 
+import abc
 import asyncio
-import enum
-import gzip
-import struct
-import zlib
 
 import hpack
 
 from beam_harness.emulators.connection import MAX_BODY_BYTES
 from beam_harness.emulators.connection import Connection
 from beam_harness.emulators.connection import Exchange
-from beam_harness.emulators.connection import Serve
-from beam_harness.emulators.core import GRPC_CODES
-from beam_harness.emulators.core import Answer
-from beam_harness.emulators.core import Call
+from beam_harness.emulators.frames import ACK
+from beam_harness.emulators.frames import DEFAULT_WINDOW
+from beam_harness.emulators.frames import END_HEADERS
+from beam_harness.emulators.frames import END_STREAM
+from beam_harness.emulators.frames import HEAD
+from beam_harness.emulators.frames import LARGEST_WINDOW
+from beam_harness.emulators.frames import LONG
+from beam_harness.emulators.frames import PADDED
+from beam_harness.emulators.frames import SET_INITIAL_WINDOW
+from beam_harness.emulators.frames import SET_MAX_FRAME
+from beam_harness.emulators.frames import SETTING
+from beam_harness.emulators.frames import WITH_PRIORITY
+from beam_harness.emulators.frames import Code
+from beam_harness.emulators.frames import Kind
+from beam_harness.emulators.frames import ProtocolError
+from beam_harness.emulators.frames import frame
+from beam_harness.emulators.frames import long
+from beam_harness.emulators.frames import without_padding
 
-__all__ = ['Http2Protocol', 'PREFACE']
-
-PREFACE = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'
+__all__ = ['Http2Protocol', 'Stream']
 
 #: What a client may put in one frame. The protocol's own default is 16 KiB.
 MAX_FRAME_BYTES = 1 << 20
 #: What a client may send ahead on a stream, and on the connection.
 STREAM_WINDOW = 64 << 20
 CONNECTION_WINDOW = 1 << 30
-_DEFAULT_WINDOW = 65_535
-_LARGEST_WINDOW = (1 << 31) - 1
-_HEADER_BLOCK_BYTES = 64 << 10
-
-_FRAME = struct.Struct('>HBBBL')
-_SETTING = struct.Struct('>HL')
-_LONG = struct.Struct('>L')
-_MESSAGE = struct.Struct('>BL')
-
-_DATA, _HEADERS, _PRIORITY, _RST_STREAM, _SETTINGS, _PUSH, _PING, _GOAWAY, \
-  _WINDOW_UPDATE, _CONTINUATION = range(10)
-
-_END_STREAM = _ACK = 0x1
-_END_HEADERS = 0x4
-_PADDED = 0x8
-_WITH_PRIORITY = 0x20
-
-_SET_INITIAL_WINDOW = 0x4
-_SET_MAX_FRAME = 0x5
+MAX_HEADER_BYTES = 64 << 10
 
 
-class _Code(enum.IntEnum):
-  NO_ERROR = 0
-  PROTOCOL_ERROR = 1
-  FLOW_CONTROL_ERROR = 3
-  FRAME_SIZE_ERROR = 6
-  COMPRESSION_ERROR = 9
-  ENHANCE_YOUR_CALM = 11
-
-
-class _ProtocolError(Exception):
-  """The client broke the protocol: the connection ends."""
-  def __init__(self, code: _Code, reason: str):
-    super().__init__(reason)
-    self.code = code
-
-
-class _Stream:
+class Stream:
   """One stream: what came in, and what waits to go out."""
   __slots__ = (
       'number',
@@ -101,7 +74,8 @@ class _Stream:
       'exchange',
       'window',
       'pending',
-      'trailers')
+      'trailers',
+      'complete')
 
   def __init__(self, number: int, headers: dict[str, str], window: int):
     self.number = number
@@ -109,45 +83,56 @@ class _Stream:
     self.chunks: list[bytes] = []
     self.nbytes = 0
     self.unacknowledged = 0
-    self.exchange: Http2Exchange | None = None
+    self.exchange: Exchange | None = None
     self.window = window
     self.pending = memoryview(b'')
     self.trailers: bytes | None = None
+    self.complete = False
 
 
-class Http2Protocol(asyncio.Protocol):
-  """Reads frames, hands complete requests over, keeps the windows."""
-  def __init__(self, connection: Connection, serve: Serve):
-    self._connection = connection
-    self._serve = serve
-    self._decoder = hpack.Decoder(max_header_list_size=_HEADER_BLOCK_BYTES)
-    self._streams: dict[int, _Stream] = {}
+class Http2Protocol(asyncio.Protocol, abc.ABC):
+  """Reads frames, hands complete requests over, keeps the windows.
+
+  What a request means is for the subclass: `request` and `too_large`.
+  """
+  def __init__(self, connection: Connection):
+    self.connection = connection
+    self._decoder = hpack.Decoder(max_header_list_size=MAX_HEADER_BYTES)
+    self._streams: dict[int, Stream] = {}
     self._last_stream = 0
     self._tail = b''
     # Inside a DATA frame: its stream, flags, and bytes yet to come.
     self._left = 0
-    self._data_stream: _Stream | None = None
+    self._data_stream: Stream | None = None
     self._data_flags = 0
     # A header block in several frames: stream, flags, what came so far.
     self._block: tuple[int, int, bytearray] | None = None
     self._unacknowledged = 0
-    self._window = _DEFAULT_WINDOW
-    self._initial_window = _DEFAULT_WINDOW
+    self._window = DEFAULT_WINDOW
+    self._initial_window = DEFAULT_WINDOW
     self._max_frame = 16_384
     self._out: list[bytes] = [
-        _frame(
-            _SETTINGS,
+        frame(
+            Kind.SETTINGS,
             0,
             0,
-            _SETTING.pack(_SET_INITIAL_WINDOW, STREAM_WINDOW) +
-            _SETTING.pack(_SET_MAX_FRAME, MAX_FRAME_BYTES)),
-        _frame(
-            _WINDOW_UPDATE,
+            SETTING.pack(SET_INITIAL_WINDOW, STREAM_WINDOW) +
+            SETTING.pack(SET_MAX_FRAME, MAX_FRAME_BYTES)),
+        frame(
+            Kind.WINDOW_UPDATE,
             0,
             0,
-            _LONG.pack(CONNECTION_WINDOW - _DEFAULT_WINDOW)),
+            LONG.pack(CONNECTION_WINDOW - DEFAULT_WINDOW)),
     ]
     self._receiving = False
+
+  @abc.abstractmethod
+  def request(self, stream: Stream, body: bytes) -> None:
+    """A request has arrived completely."""
+
+  @abc.abstractmethod
+  def too_large(self, stream: Stream) -> None:
+    """A request is larger than `MAX_BODY_BYTES`: answer without its body."""
 
   # ------------------------------------------------------------- coming in
 
@@ -156,23 +141,23 @@ class Http2Protocol(asyncio.Protocol):
     self._receiving = True
     try:
       self._receive(data)
-    except _ProtocolError as e:
+    except ProtocolError as e:
       self._out.append(
-          _frame(
-              _GOAWAY,
+          frame(
+              Kind.GOAWAY,
               0,
               0,
-              _LONG.pack(self._last_stream) + _LONG.pack(e.code) +
+              LONG.pack(self._last_stream) + LONG.pack(e.code) +
               str(e).encode()))
       self.flush()
-      self._connection.close()
+      self.connection.close()
     finally:
       self._receiving = False
     self.flush()
 
   def connection_lost(self, exc: Exception | None) -> None:
     self._streams.clear()
-    self._connection.lost()
+    self.connection.lost()
 
   def _receive(self, data: bytes) -> None:
     if self._tail:
@@ -190,66 +175,67 @@ class Http2Protocol(asyncio.Protocol):
         if not self._left:
           self._data_ended()
         continue
-      if end - at < _FRAME.size:
+      if end - at < HEAD.size:
         break
-      high, low, kind, flags, number = _FRAME.unpack_from(data, at)
+      high, low, kind, flags, number = HEAD.unpack_from(data, at)
       length = high << 8 | low
-      number &= _LARGEST_WINDOW
+      number &= LARGEST_WINDOW
       if length > MAX_FRAME_BYTES:
-        raise _ProtocolError(_Code.FRAME_SIZE_ERROR, 'frame too large')
-      if self._block is not None and (kind != _CONTINUATION
+        raise ProtocolError(Code.FRAME_SIZE_ERROR, 'frame too large')
+      if self._block is not None and (kind != Kind.CONTINUATION
                                       or number != self._block[0]):
-        raise _ProtocolError(_Code.PROTOCOL_ERROR, 'header block interrupted')
-      if kind == _DATA and not flags & _PADDED:
-        at += _FRAME.size
+        raise ProtocolError(Code.PROTOCOL_ERROR, 'header block interrupted')
+      if kind == Kind.DATA and not flags & PADDED:
+        at += HEAD.size
         self._data_began(number, flags, length)
         self._left = length
         if not length:
           self._data_ended()
         continue
-      if end - at < _FRAME.size + length:
+      if end - at < HEAD.size + length:
         break
-      at += _FRAME.size
-      self._frame(kind, flags, number, data[at:at + length])
+      at += HEAD.size
+      self._on_frame(kind, flags, number, data[at:at + length])
       at += length
     self._tail = data[at:]
 
-  def _frame(self, kind: int, flags: int, number: int, payload: bytes) -> None:
-    if kind == _HEADERS:
-      payload = _without_padding(flags, payload)
-      if flags & _WITH_PRIORITY:
+  def _on_frame(
+      self, kind: int, flags: int, number: int, payload: bytes) -> None:
+    if kind == Kind.HEADERS:
+      payload = without_padding(flags, payload)
+      if flags & WITH_PRIORITY:
         payload = payload[5:]
       self._header_block(number, flags, bytearray(payload))
-    elif kind == _CONTINUATION:
+    elif kind == Kind.CONTINUATION:
       if self._block is None:
-        raise _ProtocolError(_Code.PROTOCOL_ERROR, 'nothing to continue')
+        raise ProtocolError(Code.PROTOCOL_ERROR, 'nothing to continue')
       number, first_flags, block = self._block
       block += payload
-      self._header_block(number, first_flags | flags & _END_HEADERS, block)
-    elif kind == _WINDOW_UPDATE:
-      self._window_update(number, _long(payload) & _LARGEST_WINDOW)
-    elif kind == _DATA:
+      self._header_block(number, first_flags | flags & END_HEADERS, block)
+    elif kind == Kind.WINDOW_UPDATE:
+      self._window_update(number, long(payload) & LARGEST_WINDOW)
+    elif kind == Kind.DATA:
       self._data_began(number, flags, len(payload))
-      self._receive_data(_without_padding(flags, payload))
+      self._receive_data(without_padding(flags, payload))
       self._data_ended()
-    elif kind == _RST_STREAM:
+    elif kind == Kind.RST_STREAM:
       stream = self._streams.pop(number, None)
       if stream is not None and stream.exchange is not None:
         stream.exchange.end(whole=False)
-    elif kind == _SETTINGS:
-      if not flags & _ACK:
+    elif kind == Kind.SETTINGS:
+      if not flags & ACK:
         self._settings(payload)
-    elif kind == _PING:
-      if not flags & _ACK:
-        self._out.append(_frame(_PING, _ACK, 0, payload))
-    elif kind == _PUSH:
-      raise _ProtocolError(_Code.PROTOCOL_ERROR, 'a client cannot push')
+    elif kind == Kind.PING:
+      if not flags & ACK:
+        self._out.append(frame(Kind.PING, ACK, 0, payload))
+    elif kind == Kind.PUSH:
+      raise ProtocolError(Code.PROTOCOL_ERROR, 'a client cannot push')
     # PRIORITY, GOAWAY and kinds we do not know ask nothing of us.
 
   def _header_block(self, number: int, flags: int, block: bytearray) -> None:
-    if len(block) > _HEADER_BLOCK_BYTES:
-      raise _ProtocolError(_Code.ENHANCE_YOUR_CALM, 'headers too large')
-    if not flags & _END_HEADERS:
+    if len(block) > MAX_HEADER_BYTES:
+      raise ProtocolError(Code.ENHANCE_YOUR_CALM, 'headers too large')
+    if not flags & END_HEADERS:
       self._block = (number, flags, block)
       return
     self._block = None
@@ -260,24 +246,24 @@ class Http2Protocol(asyncio.Protocol):
         headers[name] = (
             f'{headers[name]}, {value}' if name in headers else value)
     except hpack.HPACKError as e:
-      raise _ProtocolError(_Code.COMPRESSION_ERROR, 'bad headers') from e
+      raise ProtocolError(Code.COMPRESSION_ERROR, 'bad headers') from e
     stream = self._streams.get(number)
     if stream is None:
       if number <= self._last_stream:
         return  # Trailers of a stream that we have answered already.
       if not number % 2:
-        raise _ProtocolError(_Code.PROTOCOL_ERROR, 'stream number is even')
+        raise ProtocolError(Code.PROTOCOL_ERROR, 'stream number is even')
       self._last_stream = number
-      stream = _Stream(number, headers, self._initial_window)
+      stream = Stream(number, headers, self._initial_window)
       self._streams[number] = stream
-    if flags & _END_STREAM:
-      self._request_ended(stream)
+    if flags & END_STREAM:
+      self._ended(stream)
 
   def _data_began(self, number: int, flags: int, length: int) -> None:
     self._data_stream = self._streams.get(number)
     self._data_flags = flags
     if self._data_stream is None and number > self._last_stream:
-      raise _ProtocolError(_Code.PROTOCOL_ERROR, 'data before headers')
+      raise ProtocolError(Code.PROTOCOL_ERROR, 'data before headers')
     self._unacknowledged += length
     if self._unacknowledged > CONNECTION_WINDOW // 2:
       self._grant(0, self._unacknowledged)
@@ -296,7 +282,7 @@ class Http2Protocol(asyncio.Protocol):
     stream.nbytes += len(piece)
     if stream.nbytes > MAX_BODY_BYTES:
       stream.chunks.clear()
-      self._refuse(stream, 'RESOURCE_EXHAUSTED', 'message too large')
+      self.too_large(stream)
       self._data_stream = None
       return
     stream.chunks.append(piece)
@@ -304,25 +290,32 @@ class Http2Protocol(asyncio.Protocol):
   def _data_ended(self) -> None:
     stream = self._data_stream
     self._data_stream = None
-    if stream is not None and self._data_flags & _END_STREAM:
-      self._request_ended(stream)
+    if stream is not None and self._data_flags & END_STREAM:
+      self._ended(stream)
+
+  def _ended(self, stream: Stream) -> None:
+    stream.complete = True
+    chunks = stream.chunks
+    body = chunks[0] if len(chunks) == 1 else b''.join(chunks)
+    stream.chunks = []
+    self.request(stream, body)
 
   def _grant(self, number: int, nbytes: int) -> None:
-    self._out.append(_frame(_WINDOW_UPDATE, 0, number, _LONG.pack(nbytes)))
+    self._out.append(frame(Kind.WINDOW_UPDATE, 0, number, LONG.pack(nbytes)))
 
   def _settings(self, payload: bytes) -> None:
     for at in range(0, len(payload) - 5, 6):
-      setting, value = _SETTING.unpack_from(payload, at)
-      if setting == _SET_INITIAL_WINDOW:
-        if value > _LARGEST_WINDOW:
-          raise _ProtocolError(_Code.FLOW_CONTROL_ERROR, 'window too large')
+      setting, value = SETTING.unpack_from(payload, at)
+      if setting == SET_INITIAL_WINDOW:
+        if value > LARGEST_WINDOW:
+          raise ProtocolError(Code.FLOW_CONTROL_ERROR, 'window too large')
         change = value - self._initial_window
         self._initial_window = value
         for stream in self._streams.values():
           stream.window += change
-      elif setting == _SET_MAX_FRAME:
+      elif setting == SET_MAX_FRAME:
         self._max_frame = value
-    self._out.append(_frame(_SETTINGS, _ACK, 0))
+    self._out.append(frame(Kind.SETTINGS, ACK, 0))
     self._pump_all()
 
   def _window_update(self, number: int, more: int) -> None:
@@ -334,48 +327,6 @@ class Http2Protocol(asyncio.Protocol):
       stream.window += more
       self._pump(stream)
 
-  # --------------------------------------------------------------- a request
-
-  def _request_ended(self, stream: _Stream) -> None:
-    headers = stream.headers
-    content_type = headers.get('content-type', '')
-    if not content_type.startswith('application/grpc'):
-      # As the protocol of gRPC wants it for anything else on its port.
-      self._last_frame(stream, _header(':status', '415'))
-      return
-    body = (
-        stream.chunks[0] if len(stream.chunks) == 1 else b''.join(
-            stream.chunks))
-    stream.chunks = []
-    if len(body) < 5 or len(body) != 5 + _MESSAGE.unpack_from(body)[1]:
-      self._refuse(stream, 'INTERNAL', 'expected exactly one message')
-      return
-    message = body[5:]
-    if body[0]:
-      try:
-        message = _DECOMPRESS[headers.get('grpc-encoding', '')](message)
-      except KeyError:
-        self._refuse(stream, 'UNIMPLEMENTED', 'unknown grpc-encoding')
-        return
-      except (OSError, EOFError, zlib.error):
-        self._refuse(stream, 'INTERNAL', 'cannot decompress the message')
-        return
-    path = headers.pop(':path', '')
-    headers['host'] = headers.pop(':authority', headers.get('host', ''))
-    for pseudo in (':method', ':scheme'):
-      headers.pop(pseudo, None)
-    exchange = Http2Exchange(
-        Call('grpc', path, path, [], headers, message),
-        self._connection,
-        self,
-        stream)
-    stream.exchange = exchange
-    self._serve(exchange)
-
-  def _refuse(self, stream: _Stream, code: str, message: str) -> None:
-    self._last_frame(
-        stream, _trailers_only(Answer(GRPC_CODES[code], message=message)))
-
   # --------------------------------------------------------------- going out
 
   def flush(self) -> None:
@@ -383,22 +334,25 @@ class Http2Protocol(asyncio.Protocol):
     if self._out:
       data = b''.join(self._out)
       self._out.clear()
-      self._connection.transport.write(data)
+      self.connection.transport.write(data)
 
   def flush_unless_receiving(self) -> None:
     """Flushes, except while more may gather: `data_received` ends with it."""
     if not self._receiving:
       self.flush()
 
-  def send_headers(self, stream: _Stream, block: bytes) -> None:
-    self._out.append(_frame(_HEADERS, _END_HEADERS, stream.number, block))
+  def send_headers(self, stream: Stream, block: bytes) -> None:
+    """Sends headers that do not end the stream."""
+    self._out.append(frame(Kind.HEADERS, END_HEADERS, stream.number, block))
 
-  def send_data(self, stream: _Stream, piece: bytes) -> None:
+  def send_data(self, stream: Stream, piece: bytes) -> None:
+    """Sends data as far as the windows allow, the rest when they do."""
     stream.pending = memoryview(
         bytes(stream.pending) + piece if stream.pending else piece)
     self._pump(stream)
 
-  def send_trailers(self, stream: _Stream, block: bytes) -> None:
+  def send_trailers(self, stream: Stream, block: bytes) -> None:
+    """Ends the stream, once its data is sent, and with it the exchange."""
     stream.trailers = block
     self._pump(stream)
 
@@ -407,7 +361,7 @@ class Http2Protocol(asyncio.Protocol):
       if stream.pending or stream.trailers is not None:
         self._pump(stream)
 
-  def _pump(self, stream: _Stream) -> None:
+  def _pump(self, stream: Stream) -> None:
     """Sends as much of a stream as its and the connection's window allow."""
     while stream.pending:
       n = min(len(stream.pending), stream.window, self._window, self._max_frame)
@@ -417,128 +371,18 @@ class Http2Protocol(asyncio.Protocol):
       stream.pending = stream.pending[n:]
       stream.window -= n
       self._window -= n
-      self._out.append(_frame(_DATA, 0, stream.number, piece))
+      self._out.append(frame(Kind.DATA, 0, stream.number, piece))
     if stream.trailers is not None:
-      self._last_frame(stream, stream.trailers)
+      self.send_last(stream, stream.trailers)
       if stream.exchange is not None:
         stream.exchange.end(whole=True)
 
-  def _last_frame(self, stream: _Stream, block: bytes) -> None:
+  def send_last(self, stream: Stream, block: bytes) -> None:
+    """Sends headers that end the stream."""
     self._streams.pop(stream.number, None)
     self._out.append(
-        _frame(_HEADERS, _END_HEADERS | _END_STREAM, stream.number, block))
-
-
-class Http2Exchange(Exchange):
-  def __init__(
-      self,
-      call: Call,
-      connection: Connection,
-      protocol: Http2Protocol,
-      stream: _Stream):
-    super().__init__(call, connection)
-    self._protocol = protocol
-    self._stream = stream
-
-  def payload(self, answer: Answer) -> bytes:
-    if answer.status:
-      return b''
-    return _MESSAGE.pack(0, len(answer.body)) + answer.body
-
-  def start(self, answer: Answer) -> None:
-    # An error has no message: all it says is in one frame, see `finish`.
-    if not answer.status:
-      self._protocol.send_headers(
-          self._stream, _GRPC_HEADERS + _headers(answer.headers))
-      self._protocol.flush_unless_receiving()
-
-  def write(self, piece: bytes) -> None:
-    if piece:
-      self._protocol.send_data(self._stream, piece)
-      self._protocol.flush_unless_receiving()
-
-  def write_part(self, payload: bytes) -> None:
-    super().write_part(payload)
-    self._protocol.flush()  # The connection closes next.
-
-  def finish(self, answer: Answer) -> None:
-    self._protocol.send_trailers(
-        self._stream,
-        _trailers_only(answer) if answer.status else _GRPC_OK +
-        _headers(answer.trailers))
-    self._protocol.flush_unless_receiving()
-
-
-# ------------------------------------------------------------------ encoding
-
-
-def _frame(
-    kind: int,
-    flags: int,
-    number: int,
-    payload: bytes | memoryview = b'') -> bytes:
-  length = len(payload)
-  return _FRAME.pack(length >> 8, length & 0xff, kind, flags, number) + payload
-
-
-def _without_padding(flags: int, payload: bytes) -> bytes:
-  if not flags & _PADDED:
-    return payload
-  if not payload or payload[0] >= len(payload):
-    raise _ProtocolError(_Code.PROTOCOL_ERROR, 'more padding than frame')
-  return payload[1:len(payload) - payload[0]]
-
-
-def _long(payload: bytes) -> int:
-  if len(payload) != 4:
-    raise _ProtocolError(_Code.FRAME_SIZE_ERROR, 'expected four bytes')
-  return int(_LONG.unpack(payload)[0])
-
-
-def _string(text: bytes) -> bytes:
-  """A string of a header block: length with a 7-bit prefix, no Huffman."""
-  length = len(text)
-  if length < 127:
-    return bytes((length,)) + text
-  length -= 127
-  prefix = bytearray((127,))
-  while length >= 128:
-    prefix.append(length & 127 | 128)
-    length >>= 7
-  prefix.append(length)
-  return bytes(prefix) + text
-
-
-def _header(name: str, value: str) -> bytes:
-  """A literal header field that no dynamic table remembers."""
-  return b'\0' + _string(name.encode('latin-1')) + _string(
-      value.encode('latin-1', 'replace'))
-
-
-def _headers(headers: dict[str, str]) -> bytes:
-  return b''.join(
-      _header(name.lower(), value) for name, value in headers.items())
-
-
-_GRPC_HEADERS = _header(':status', '200') + _header(
-    'content-type', 'application/grpc')
-_GRPC_OK = _header('grpc-status', '0')
-
-
-def _trailers_only(answer: Answer) -> bytes:
-  """An error: everything in the one header block that ends the stream."""
-  return (
-      _GRPC_HEADERS + _headers(answer.headers) +
-      _header('grpc-status', str(answer.status)) + (
-          _header('grpc-message', _percent(answer.message))
-          if answer.message else b'') + _headers(answer.trailers))
-
-
-def _percent(message: str) -> str:
-  """Percent-encoding of a status text, as gRPC over HTTP/2 defines it."""
-  return ''.join(
-      chr(byte) if 0x20 <= byte <= 0x7e and byte != 0x25 else f'%{byte:02X}'
-      for byte in message.encode())
-
-
-_DECOMPRESS = {'gzip': gzip.decompress, 'deflate': zlib.decompress}
+        frame(Kind.HEADERS, END_HEADERS | END_STREAM, stream.number, block))
+    if not stream.complete:
+      # The client need not send the rest.
+      self._out.append(
+          frame(Kind.RST_STREAM, 0, stream.number, LONG.pack(Code.NO_ERROR)))

@@ -158,21 +158,20 @@ def _start_process(
       prefix=f'beam-harness-{service.rpartition(".")[2]}-',
       suffix='.log',
       delete=False)
+  command = [sys.executable, '-m', 'beam_harness.emulators.launch', service]
+  command += ['--fd', str(sock.fileno()), '--settings', json.dumps(settings)]
+  # The child finds the modules that this process finds.
+  path = os.pathsep.join(filter(None, sys.path))
   with log, sock:
-    process = subprocess.Popen([
-        sys.executable,
-        '-m',
-        'beam_harness.emulators.launch',
-        service,
-        '--fd',
-        str(sock.fileno()),
-        '--settings',
-        json.dumps(settings)
-    ],
-                               stdin=subprocess.PIPE,
-                               stdout=log,
-                               stderr=log,
-                               pass_fds=[sock.fileno()])
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=log,
+        stderr=log,
+        env={
+            **os.environ, 'PYTHONPATH': path
+        },
+        pass_fds=[sock.fileno()])
 
   def obituary() -> str | None:
     code = process.poll()

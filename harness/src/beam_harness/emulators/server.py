@@ -34,12 +34,12 @@ from beam_harness.emulators.connection import Exchange
 from beam_harness.emulators.core import GRPC_CODES
 from beam_harness.emulators.core import Answer
 from beam_harness.emulators.core import Service
+from beam_harness.emulators.injection import Decision
+from beam_harness.emulators.injection import Faults
 from beam_harness.emulators.requestlog import Capture
 from beam_harness.emulators.requestlog import RequestLog
 from beam_harness.emulators.splitter import Splitter
-from beam_harness.faults import Decision
 from beam_harness.faults import FaultPlan
-from beam_harness.faults import Faults
 
 __all__ = ['Server']
 

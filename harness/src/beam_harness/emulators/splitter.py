@@ -28,9 +28,9 @@ from collections.abc import Callable
 
 from beam_harness.emulators.connection import Connection
 from beam_harness.emulators.connection import Serve
+from beam_harness.emulators.frames import PREFACE
+from beam_harness.emulators.grpcwire import GrpcProtocol
 from beam_harness.emulators.http1 import Http1Protocol
-from beam_harness.emulators.http2 import PREFACE
-from beam_harness.emulators.http2 import Http2Protocol
 
 __all__ = ['Splitter']
 
@@ -53,7 +53,7 @@ class Splitter(asyncio.Protocol):
     self._accept = accept
     self._lost = lost
     self._head = b''
-    self._inner: Http1Protocol | Http2Protocol | None = None
+    self._inner: Http1Protocol | GrpcProtocol | None = None
 
   def connection_made(self, transport: asyncio.BaseTransport) -> None:
     assert isinstance(transport, asyncio.Transport)
@@ -67,7 +67,7 @@ class Splitter(asyncio.Protocol):
       return
     self._head += data
     if self._head.startswith(PREFACE):
-      self._inner = Http2Protocol(self._connection, self._serve)
+      self._inner = GrpcProtocol(self._connection, self._serve)
       rest = self._head[len(PREFACE):]
     elif PREFACE.startswith(self._head):
       return  # Not enough yet to tell.
