@@ -121,6 +121,11 @@ class Batcher:
       self._relieve(ready)
     return ()
 
+  @property
+  def pending(self) -> bool:
+    """Whether a batch is being filled."""
+    return bool(self._open)
+
   def flush(self, ready: Ready) -> None:
     """Sends all that is left."""
     for batch in self._open.values():

@@ -34,7 +34,6 @@ from collections.abc import Hashable
 from collections.abc import Sequence
 from typing import Any
 from typing import Optional
-from typing import Union
 
 from beam_connector_base import batching
 from beam_connector_base.credentials import redact
@@ -45,6 +44,7 @@ from beam_connector_base.errors import SystematicRefusalError
 from beam_connector_base.flow import Flow
 from beam_connector_base.keys import KeyOrder
 from beam_connector_base.operation import ALL_OK
+from beam_connector_base.operation import SUPERSEDED
 from beam_connector_base.operation import Batch
 from beam_connector_base.operation import Done
 from beam_connector_base.operation import Failed
@@ -53,7 +53,6 @@ from beam_connector_base.operation import Limits
 from beam_connector_base.operation import Operation
 from beam_connector_base.operation import Replies
 from beam_connector_base.operation import Reply
-from beam_connector_base.operation import SUPERSEDED
 from beam_connector_base.operation import Session
 from beam_connector_base.operation import Superseded
 from beam_connector_base.operation import Unanswered
@@ -103,6 +102,9 @@ class Report:
   throttled_seconds: float = 0.0
   in_flight: int = 0
   connections: int = 0
+  cache_hits: int = 0
+  cache_misses: int = 0
+  joined: int = 0
 
 
 @dataclasses.dataclass

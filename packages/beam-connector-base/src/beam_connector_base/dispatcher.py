@@ -14,141 +14,29 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
-"""What a bundle talks to: submit elements, collect what has settled.
-
-A `Dispatcher` belongs to one DoFn instance, a `Bundle` to one bundle and its
-thread. Encoding, batching and all accounting happen on that thread; deliveries
-run on the process's event loop and hand their results over through a queue.
-"""
+"""What a DoFn, or anybody else, delivers elements through."""
 
 from __future__ import annotations
 
-import asyncio
-import collections
-import dataclasses
-import functools
+import operator
 import os
-import threading
-import time
-from collections.abc import Hashable
+from collections.abc import Iterable
 from typing import Any
 from typing import Optional
 
-from beam_connector_base.batching import Batcher
-from beam_connector_base.batching import Ready
-from beam_connector_base.deliver import Link
-from beam_connector_base.deliver import Report
-from beam_connector_base.deliver import Settled
-from beam_connector_base.deliver import deliver
-from beam_connector_base.credentials import redact
-from beam_connector_base.errors import DeliveryError
-from beam_connector_base.errors import FatalError
-from beam_connector_base.errors import LostRecordError
-from beam_connector_base.keys import Turn
-from beam_connector_base.operation import ALL_OK
-from beam_connector_base.operation import Batch
-from beam_connector_base.operation import Block
-from beam_connector_base.operation import Done
-from beam_connector_base.operation import Failed
-from beam_connector_base.operation import Invalid
+from beam_connector_base.asking import AskingBundle
+from beam_connector_base.bundle import Bundle
+from beam_connector_base.cache import Cache
 from beam_connector_base.operation import Operation
 from beam_connector_base.operation import Session
-from beam_connector_base.operation import Superseded
 from beam_connector_base.runtime import Runtime
 from beam_connector_base.runtime import SharedSession
+from beam_connector_base.submission import Submission
 from beam_connector_base.tuning import Tuning
 
-__all__ = ['Bundle', 'Dispatcher', 'Failure', 'Submission']
+__all__ = ['Dispatcher']
 
-DEFAULT_PENDING_BYTES = 32 << 20
-# What a batch and a row of it cost besides their bytes, in bytes of the budget:
-# very many tiny batches must not be free either.
-_BATCH_OVERHEAD_BYTES = 1024
-_ROW_OVERHEAD_BYTES = 256
-# How often a waiting bundle looks whether the event loop is still there.
-_WATCH_SECONDS = 5.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Failure:
-  """Why one row was refused.
-
-  Args:
-    row: its number within the element; 0 for single records.
-    destination: where it should have gone.
-    key: its key as text, where known.
-    stage: 'encode' (never sent), 'send' (the service refused it) or 'outage'
-      (not delivered before the deadline, with `Tuning(on_outage='collect')`).
-    error_type: a short stable name.
-    message: what is wrong, for people.
-    http_status: the status or its equivalent, where there was an answer.
-    attempts: requests that held the row.
-  """
-  __slots__ = (
-      'row',
-      'destination',
-      'key',
-      'stage',
-      'error_type',
-      'message',
-      'http_status',
-      'attempts')
-  row: int
-  destination: str
-  key: str
-  stage: str
-  error_type: str
-  message: str
-  http_status: Optional[int]
-  attempts: int
-
-
-class Submission:
-  """One element on its way; all its rows settle before it is handed back.
-
-  Attributes:
-    element: as submitted.
-    ticket: whatever the caller wants back with it.
-    rows: number of rows of the element.
-    failures: the refused rows, or None.
-    superseded: rows that were not written because a newer one was.
-    values: answers by row number, for operations that answer; else None.
-  """
-  # Rarely set: they live on the class until then.
-  failures: Optional[list[Failure]] = None
-  superseded = 0
-  values: Optional[dict[int, Any]] = None
-  _counts: Optional[dict[Hashable, int]] = None
-
-  def __init__(self, element: Any, ticket: Any):
-    self.element = element
-    self.ticket = ticket
-    self.rows = 0
-    self.outstanding = 0
-    self._sent = 0
-    self._destination: Hashable = None
-
-  def send(self, destination: Hashable, rows: int) -> None:
-    """Counts rows of the element that go into batches."""
-    if self._counts is not None:
-      self._counts[destination] = self._counts.get(destination, 0) + rows
-    elif self._sent and destination != self._destination:
-      self._counts = {self._destination: self._sent, destination: rows}
-    self._destination = destination
-    self._sent += rows
-    self.outstanding += rows
-
-  @property
-  def destinations(self) -> dict[Hashable, int]:
-    """Rows per destination, of those not refused before they were sent."""
-    if self._counts is not None:
-      return self._counts
-    return {self._destination: self._sent} if self._sent else {}
-
-  def fail(self, failure: Failure) -> None:
-    if self.failures is None:
-      self.failures = []
-    self.failures.append(failure)
+_ticket = operator.attrgetter('ticket')
 
 
 class Dispatcher:
@@ -157,6 +45,7 @@ class Dispatcher:
   Args:
     operation: what is done.
     tuning: the user's settings.
+    cache: how long answers may be used again, for operations that answer.
     runtime: for tests; the process's own by default.
   """
   def __init__(
@@ -164,9 +53,11 @@ class Dispatcher:
       operation: Operation,
       tuning: Optional[Tuning] = None,
       *,
+      cache: Optional[Cache] = None,
       runtime: Optional[Runtime] = None):
     self._operation = operation
     self._tuning = tuning or Tuning()
+    self._cache = cache
     self._given_runtime = runtime
     self._runtime: Optional[Runtime] = None
     self._shared: Optional[SharedSession] = None
@@ -181,7 +72,8 @@ class Dispatcher:
     if self._shared is not None and self._pid == os.getpid():
       return
     self._runtime = self._given_runtime or Runtime.current()
-    self._shared = self._runtime.acquire(self._operation, self._tuning)
+    self._shared = self._runtime.acquire(
+        self._operation, self._tuning, self._cache)
     self._pid = os.getpid()
 
   @property
@@ -194,7 +86,32 @@ class Dispatcher:
     """A new bundle; opens the session first if need be."""
     self.open()
     assert self._runtime is not None and self._shared is not None
+    assert self._shared.link is not None
+    if self._shared.link.limits.answers:
+      return AskingBundle(self._runtime, self._shared, self._tuning)
     return Bundle(self._runtime, self._shared, self._tuning)
+
+  def run(self, elements: Iterable[Any]) -> list[Submission]:
+    """Delivers all elements and waits, for callers without bundles.
+
+    Returns:
+      One submission per element, in the order of the elements.
+
+    Raises:
+      DeliveryError: what could not be delivered.
+    """
+    bundle = self.bundle()
+    try:
+      submissions = []
+      for number, element in enumerate(elements):
+        bundle.submit(element, number)
+        submissions += bundle.settled()
+      submissions += bundle.drain()
+    except BaseException:
+      bundle.cancel()
+      raise
+    submissions.sort(key=_ticket)
+    return submissions
 
   def close(self) -> None:
     """Leaves the session; safe to call twice."""
@@ -202,287 +119,3 @@ class Dispatcher:
     if shared is not None and self._pid == os.getpid():
       assert self._runtime is not None
       self._runtime.release(shared)
-
-
-class Bundle:
-  """One bundle's records on their way; used by one thread."""
-  def __init__(self, runtime: Runtime, shared: SharedSession, tuning: Tuning):
-    assert shared.link is not None and shared.budget is not None
-    self._runtime = runtime
-    self._loop = runtime.loop()
-    self._shared = shared
-    self._link: Link = shared.link
-    self._budget = shared.budget
-    self._encode = shared.session.encode
-    self._batcher = Batcher(
-        self._link.limits, int(tuning.pending_bytes or DEFAULT_PENDING_BYTES))
-    self._ready: Ready = []
-    self._inbox: collections.deque[Settled] = collections.deque()
-    self._reports: collections.deque[Report] = collections.deque()
-    self._finished: list[Submission] = []
-    self._event = threading.Event()
-    self._tasks: set[asyncio.Task[None]] = set()
-    self._error: Optional[BaseException] = None
-    self._cancelled = False
-    self._sent_batches = 0
-    self._ended_batches = 0
-    # The books: rows of blocks submitted, and rows of blocks settled.
-    self._rows_in = 0
-    self._rows_out = 0
-
-  # ------------------------------------------------------ the bundle's thread
-
-  def submit(self, element: Any, ticket: Any = None) -> None:
-    """Encodes an element, batches its rows and sends what is full.
-
-    Blocks while the process's budget of bytes is spent.
-
-    Raises:
-      DeliveryError: a batch of this bundle failed.
-    """
-    if self._error is not None:
-      self._raise()
-    submission = Submission(element, ticket)
-    try:
-      for item in self._encode(element):
-        if type(item) is Block:
-          n = item.n
-          submission.rows += n
-          oversized = self._batcher.add(submission, item, self._ready)
-          if oversized:
-            self._refuse_oversized(submission, item, oversized)
-            n -= len(oversized)
-          self._rows_in += n
-          submission.send(item.destination, n)
-        else:
-          submission.rows += 1
-          submission.fail(_invalid(item))
-    except BaseException as error:
-      # The bundle is half encoded: it can not go on.
-      self._error = self._error or error
-      self.cancel()
-      raise
-    if not submission.outstanding:
-      self._finished.append(submission)
-    if self._ready:
-      self._send_ready()
-
-  def settled(self) -> list[Submission]:
-    """The elements whose rows have all settled since the last call."""
-    if self._inbox:
-      self._absorb()
-    finished = self._finished
-    if finished:
-      self._finished = []
-    return finished
-
-  def drain(self) -> list[Submission]:
-    """Sends what is left and waits until everything has settled.
-
-    Raises:
-      DeliveryError: a batch of this bundle failed.
-    """
-    if self._error is None:
-      self._batcher.flush(self._ready)
-      self._send_ready()
-    while self._error is None and self._ended_batches < self._sent_batches:
-      if not self._event.wait(_WATCH_SECONDS) and not self._runtime.alive:
-        self._error = DeliveryError(
-            f'{self._link.operation.target}: the event loop has ended')
-      self._event.clear()
-    if self._error is not None:
-      self._raise()
-    finished = self.settled()
-    if self._rows_in != self._rows_out:
-      raise LostRecordError(
-          f'{self._link.operation.target}: {self._rows_in} rows were submitted '
-          f'and {self._rows_out} settled')
-    return finished
-
-  def reports(self) -> list[Report]:
-    """What happened to the batches that ended since the last call."""
-    out = []
-    while self._reports:
-      out.append(self._reports.popleft())
-    if out and self._shared.unreported_connections:
-      out[0].connections = self._shared.unreported_connections
-      self._shared.unreported_connections = 0
-    return out
-
-  def cancel(self) -> None:
-    """Gives up: what is in flight is cancelled and will never be reported."""
-    if self._cancelled:
-      return
-    self._cancelled = True
-    if self._runtime.alive:
-      self._loop.call_soon_threadsafe(self._cancel_tasks)
-    self._budget.wake()
-
-  def _send_ready(self) -> None:
-    ready, self._ready = self._ready, []
-    for batch, reason in ready:
-      cost = (
-          batch.nbytes + _BATCH_OVERHEAD_BYTES + batch.n * _ROW_OVERHEAD_BYTES)
-      if not self._budget.take(cost, self._stopped):
-        self._raise()
-      self._sent_batches += 1
-      self._loop.call_soon_threadsafe(self._start, batch, reason, cost)
-    # Hands the interpreter to the event loop, which would otherwise wait for
-    # the switch interval (5 ms) of a busy bundle before a request leaves.
-    time.sleep(0)
-
-  def _stopped(self) -> bool:
-    if not self._runtime.alive and self._error is None:
-      self._error = DeliveryError(
-          f'{self._link.operation.target}: the event loop has ended')
-    return self._error is not None or self._cancelled
-
-  def _raise(self) -> None:
-    error = self._error
-    if error is None:
-      raise DeliveryError(
-          f'{self._link.operation.target}: the bundle was cancelled')
-    raise error
-
-  def _refuse_oversized(
-      self, submission: Submission, block: Block, rows: Any) -> None:
-    limit = self._link.limits.max_bytes
-    for row in rows:
-      size = int(block.offsets[row + 1] - block.offsets[row])
-      key = block.key(row)
-      submission.fail(
-          Failure(
-              block.row_id(row),
-              str(block.destination),
-              '' if key is None else str(key),
-              'encode',
-              'RecordTooLarge',
-              f'the record is {size} bytes on the wire, a request may have '
-              f'{limit} bytes in all: make the record smaller',
-              413,
-              0))
-
-  def _absorb(self) -> None:
-    inbox = self._inbox
-    finished = self._finished
-    while inbox:
-      settled = inbox.popleft()
-      batch = settled.batch
-      self._rows_out += batch.n
-      if settled.replies is not ALL_OK:
-        self._absorb_replies(settled)
-      for submission, _, start, stop in batch.pieces:
-        left = submission.outstanding - (stop - start)
-        submission.outstanding = left
-        if not left:
-          finished.append(submission)
-
-  def _absorb_replies(self, settled: Settled) -> None:
-    replies = iter(settled.replies)  # type: ignore[arg-type]
-    for submission, block, start, stop in settled.batch.pieces:
-      for i in range(start, stop):
-        reply = next(replies)
-        if type(reply) is Done:
-          if reply.value is not None:
-            if submission.values is None:
-              submission.values = {}
-            submission.values[block.row_id(i)] = reply.value
-        elif isinstance(reply, Superseded):
-          submission.superseded += 1
-        else:
-          assert isinstance(reply, Failed)
-          key = block.key(i)
-          submission.fail(
-              Failure(
-                  block.row_id(i),
-                  str(block.destination),
-                  '' if key is None else str(key),
-                  settled.stage,
-                  reply.error_type or reply.verdict.kind.value,
-                  redact(reply.reason or reply.verdict.reason or 'refused'),
-                  reply.verdict.status,
-                  settled.attempts))
-
-  # ---------------------------------------------------- the event loop's thread
-
-  def _start(self, batch: Batch, reason: str, cost: int) -> None:
-    if self._cancelled:
-      self._end(cost)
-      return
-    order = self._link.order
-    turn = None if order is None else order.enter(batch)
-    report = Report(str(batch.destination), batch.n, batch.nbytes, reason)
-    task = self._loop.create_task(self._deliver(batch, report, turn))
-    self._tasks.add(task)
-    task.add_done_callback(functools.partial(self._done, report, cost, turn))
-
-  async def _deliver(
-      self, batch: Batch, report: Report, turn: Optional[Turn]) -> None:
-    if turn is not None and turn.before:
-      await turn.comes()
-    await deliver(
-        batch, self._link, report, self._inbox.append, self._is_cancelled)
-
-  def _done(
-      self,
-      report: Report,
-      cost: int,
-      turn: Optional[Turn],
-      task: asyncio.Task[None]) -> None:
-    """Ends a delivery; a callback, since a task may end before it began."""
-    self._tasks.discard(task)
-    if task.cancelled():
-      if not self._cancelled:
-        self._fail(
-            DeliveryError(f'{self._link.operation.target}: the runtime ended'))
-    else:
-      error = task.exception()
-      if isinstance(error, DeliveryError):
-        self._fail(error)
-      elif error is not None:
-        bug = FatalError(
-            f'{self._link.operation.target}: a bug in the delivery: '
-            f'{type(error).__name__}: {redact(str(error))}')
-        bug.__cause__ = error
-        self._fail(bug)
-    if turn is not None:
-      assert self._link.order is not None
-      self._link.order.leave(turn)
-    self._reports.append(report)
-    self._end(cost)
-
-  def _is_cancelled(self) -> bool:
-    return self._cancelled
-
-  def _fail(self, error: BaseException) -> None:
-    if self._error is None:
-      self._error = error
-    self._cancelled = True
-    self._cancel_tasks()
-
-  def _end(self, cost: int) -> None:
-    self._ended_batches += 1
-    self._budget.give_back(cost)
-    if self._error is not None:
-      self._budget.wake()
-    self._event.set()
-
-  def _cancel_tasks(self) -> None:
-    for task in list(self._tasks):
-      task.cancel()
-
-
-def _invalid(item: Any) -> Failure:
-  if not isinstance(item, Invalid):
-    raise FatalError(
-        f'encode() yielded {type(item).__name__}, not a Block or an Invalid: a '
-        'bug of the connector')
-  return Failure(
-      item.row,
-      item.destination,
-      item.key,
-      'encode',
-      item.error_type,
-      redact(item.reason),
-      None,
-      0)

@@ -37,7 +37,7 @@ from apache_beam.pvalue import PCollection
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_connector_base.deliver import Report
-from beam_connector_base.dispatcher import Submission
+from beam_connector_base.submission import Submission
 
 __all__ = [
     'BundleLedger',

@@ -47,6 +47,7 @@ __all__ = [
     'Invalid',
     'Kind',
     'Limits',
+    'MISSING',
     'Operation',
     'PERMANENT',
     'Rate',
@@ -129,6 +130,21 @@ class Done:
   """This record was acknowledged; `value` is its answer, if it has one."""
   __slots__ = ('value',)
   value: Any
+
+
+class _Missing:
+  """The answer that the service holds nothing under this key."""
+  __slots__ = ()
+
+  def __repr__(self) -> str:
+    return 'MISSING'
+
+  def __reduce__(self) -> str:
+    return 'MISSING'
+
+
+#: `Done(MISSING)`: asked for, answered, and not there.
+MISSING = _Missing()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +250,27 @@ class Block:
 
   def key(self, i: int) -> Optional[Hashable]:
     return None if self.keys is None else self.keys[i]
+
+  def select(self, rows: Sequence[int]) -> Block:
+    """A block of only these rows."""
+    of_objects = isinstance(self.rows, (list, tuple))
+    view = self.rows if of_objects or self.n == 1 else memoryview(self.rows)
+    offsets = self.offsets
+    ends = [0]
+    picked = []
+    for i in rows:
+      ends.append(ends[-1] + int(offsets[i + 1] - offsets[i]))
+      if of_objects:
+        picked.append(view[i])
+      else:
+        picked.append(view if self.n == 1 else view[offsets[i]:offsets[i + 1]])
+    return Block(
+        self.destination,
+        picked,
+        ends,
+        None if self.keys is None else [self.keys[i] for i in rows],
+        None if self.versions is None else [self.versions[i] for i in rows],
+        [self.row_id(i) for i in rows])
 
 
 class Batch:
@@ -349,6 +386,9 @@ class Limits:
       acknowledged settles as superseded.
     attempt_timeout: seconds one request may take.
     deadline: seconds without progress after which a batch gives up.
+    answers: the operation answers each row (a lookup): `send` replies
+      `Done(value)` or `Done(MISSING)`, equal keys are asked for once, and
+      answers may be cached. Needs `keys='free'` and a key for every row.
   """
   max_records: int = 1000
   max_bytes: Optional[int] = None
@@ -360,6 +400,7 @@ class Limits:
   keys: str = 'free'
   attempt_timeout: float = 60.0
   deadline: float = 600.0
+  answers: bool = False
 
 
 # ------------------------------------------------------------- the contract

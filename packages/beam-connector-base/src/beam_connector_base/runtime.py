@@ -37,6 +37,9 @@ from collections.abc import Coroutine
 from typing import Any
 from typing import Optional
 
+from beam_connector_base.answers import Answers
+from beam_connector_base.cache import AnswerCache
+from beam_connector_base.cache import Cache
 from beam_connector_base.credentials import redact
 from beam_connector_base.deliver import Link
 from beam_connector_base.deliver import Refusals
@@ -104,16 +107,21 @@ class DaemonPool(concurrent.futures.Executor):
         self._idle += 1
 
 
+SessionKey = tuple[Operation, Tuning, Optional[Cache]]
+
+
 @dataclasses.dataclass(eq=False)
 class SharedSession:
   """An open session and what all its users in this process share."""
-  key: tuple[Operation, Tuning]
+  key: SessionKey
   ready: concurrent.futures.Future[None]
   users: int = 0
   link: Optional[Link] = None
   budget: Optional[ByteBudget] = None
   #: Sessions opened and not yet reported as a metric.
   unreported_connections: int = 0
+  #: Who waits for which answer, for operations that answer.
+  answers: Answers = dataclasses.field(default_factory=Answers)
 
   @property
   def session(self) -> Session:
@@ -141,7 +149,7 @@ class Runtime:
     self._lock = threading.Lock()
     self._loop: Optional[asyncio.AbstractEventLoop] = None
     self._thread: Optional[threading.Thread] = None
-    self._sessions: dict[tuple[Operation, Tuning], SharedSession] = {}
+    self._sessions: dict[SessionKey, SharedSession] = {}
     self._pid = os.getpid()
     self.pool = DaemonPool(BLOCKING_THREADS)
 
@@ -189,14 +197,18 @@ class Runtime:
     return asyncio.run_coroutine_threadsafe(coroutine,
                                             self.loop()).result(timeout)
 
-  def acquire(self, operation: Operation, tuning: Tuning) -> SharedSession:
+  def acquire(
+      self,
+      operation: Operation,
+      tuning: Tuning,
+      cache: Optional[Cache] = None) -> SharedSession:
     """Joins the session of this operation, opening it if need be.
 
     Raises:
       FatalError: the service is not usable: wrong address, key or permission.
       OutageError: the service could not be reached in time.
     """
-    key = (operation, tuning)
+    key = (operation, tuning, cache)
     with self._lock:
       shared = self._sessions.get(key)
       opening = shared is None
@@ -252,7 +264,7 @@ class Runtime:
     thread.join(_CLOSE_SECONDS)
 
   async def _open(self, shared: SharedSession) -> None:
-    operation, tuning = shared.key
+    operation, tuning, cache = shared.key
     policy = RetryPolicy(base=0.2 if tuning.backoff is None else tuning.backoff)
     deadline = tuning.open_deadline or DEFAULT_OPEN_DEADLINE_SECONDS
     rng = self._rng or random.Random()
@@ -309,6 +321,8 @@ class Runtime:
         collect_outages=tuning.on_outage == 'collect',
         pool=self.pool,
         rng=rng)
+    if cache is not None:
+      shared.answers = Answers(AnswerCache(cache))
     shared.unreported_connections = 1
 
 

@@ -31,11 +31,9 @@ from apache_beam.typehints import Any as AnyType
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_connector_base.across import AcrossBundles
+from beam_connector_base.bundle import Bundle
 from beam_connector_base.columnar import take_rows
-from beam_connector_base.dispatcher import Bundle
 from beam_connector_base.dispatcher import Dispatcher
-from beam_connector_base.dispatcher import Failure
-from beam_connector_base.dispatcher import Submission
 from beam_connector_base.errors import LostRecordError
 from beam_connector_base.failures import FailedRecord
 from beam_connector_base.failures import RecordRefusedError
@@ -47,6 +45,8 @@ from beam_connector_base.metrics import DeliveryMetrics
 from beam_connector_base.metrics import LedgerRow
 from beam_connector_base.operation import Operation
 from beam_connector_base.rows import is_block
+from beam_connector_base.submission import Failure
+from beam_connector_base.submission import Submission
 from beam_connector_base.tuning import Tuning
 
 __all__ = ['WriteFn', 'WriteRecords', 'WriteResult']
