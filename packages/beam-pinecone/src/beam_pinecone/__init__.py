@@ -14,4 +14,24 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
+"""Apache Beam connector for the Pinecone vector database."""
 
+from beam_connector_base import EnvSecret
+from beam_connector_base import FailedRecord
+from beam_connector_base import FileSecret
+from beam_connector_base import Tuning
+from beam_pinecone._version import __version__
+from beam_pinecone.connection import PineconeConnection
+from beam_pinecone.write import WriteToPinecone
+from beam_pinecone.write import WriteToPineconeResult
+
+__all__ = [
+    'EnvSecret',
+    'FailedRecord',
+    'FileSecret',
+    'PineconeConnection',
+    'Tuning',
+    'WriteToPinecone',
+    'WriteToPineconeResult',
+    '__version__',
+]

@@ -1,0 +1,219 @@
+#
+# Licensed to the Apache Software Foundation (ASF) under one or more
+# contributor license agreements.  See the NOTICE file distributed with
+# this work for additional information regarding copyright ownership.
+# The ASF licenses this file to You under the Apache License, Version 2.0
+# (the "License"); you may not use this file except in compliance with
+# the License.  You may obtain a copy of the License at
+#
+#    http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+#
+"""The operations on Pinecone, as the engine of the base drives them."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import Iterable
+from typing import Any
+from typing import Union
+
+import pyarrow as pa
+
+from beam_connector_base.credentials import CredentialError
+from beam_connector_base.operation import ALL_OK
+from beam_connector_base.operation import FATAL
+from beam_connector_base.operation import Batch
+from beam_connector_base.operation import Block
+from beam_connector_base.operation import Invalid
+from beam_connector_base.operation import Kind
+from beam_connector_base.operation import Limits
+from beam_connector_base.operation import Operation
+from beam_connector_base.operation import Rate
+from beam_connector_base.operation import Replies
+from beam_connector_base.operation import Session
+from beam_connector_base.operation import Verdict
+from beam_connector_base.retry import grpc_verdict
+from beam_connector_base.retry import http_verdict
+from beam_connector_base.retry import transport_verdict
+from beam_pinecone.blocks import BlockEncoder
+from beam_pinecone.client import PineconeClient
+from beam_pinecone.connection import PineconeConnection
+from beam_pinecone.connection import documents_remedy
+from beam_pinecone.errors import PineconeError
+from beam_pinecone.layout import Layout
+from beam_pinecone.records import Checks
+from beam_pinecone.records import RecordEncoder
+from beam_pinecone.schema import IndexSchema
+from beam_pinecone.wire.responses import index_stats
+from beam_pinecone.wire.responses import upserted_count
+from beam_pinecone.wire.vectors import namespace_frame
+from beam_pinecone.wire.vectors import upsert_request
+
+__all__ = ['UpsertVectors']
+
+# Operation limits page: vectors and bytes of one upsert.
+MAX_VECTORS = 1_000
+MAX_REQUEST_BYTES = 2_000_000
+# Rate limits page: upserts per second and namespace.
+UPSERT_RATE = Rate(requests=100, nbytes=50_000_000, scope='destination')
+
+
+@dataclasses.dataclass(frozen=True)
+class UpsertVectors(Operation):
+  """Writes vectors; a vector with the id of an older one replaces it.
+
+  Args:
+    index: name of the index.
+    layout: which field of an element means what.
+    connection: where it is.
+  """
+  index: str
+  layout: Layout
+  connection: PineconeConnection
+
+  @property
+  def target(self) -> str:
+    return f'Pinecone index {self.index!r}'
+
+  async def open(self) -> UpsertSession:
+    connection = self.connection
+    # Both read files or sockets: not on the event loop.
+    endpoint = await asyncio.to_thread(connection.locate, self.index)
+    headers = await asyncio.to_thread(connection.headers)
+    client = PineconeClient(
+        endpoint, headers, connection.user_agent, connection.ca_certs)
+    try:
+      stats = index_stats(await client.describe_index_stats(connection.timeout))
+    except ValueError as e:
+      await client.close()
+      raise PineconeError(
+          'INTERNAL', f'the statistics of the index are unreadable: {e}') from e
+    except BaseException:
+      await client.close()
+      raise
+    return UpsertSession(
+        client,
+        IndexSchema.from_stats(self.index, stats),
+        self.layout,
+        connection.timeout)
+
+  def classify(self, error: BaseException) -> Verdict:
+    if isinstance(error, PineconeError):
+      return self._classify(error)
+    if isinstance(error, CredentialError):
+      return dataclasses.replace(FATAL, reason=str(error))
+    if isinstance(error, FileNotFoundError):
+      # The certificates: waiting does not make a file appear.
+      return dataclasses.replace(
+          FATAL, reason=f'ca_certs={error.filename!r} is not on the worker')
+    verdict = transport_verdict(error)
+    return verdict if verdict is not None else FATAL
+
+  def _classify(self, error: PineconeError) -> Verdict:
+    reason = str(error)
+    if error.code.isdigit():
+      return http_verdict(int(error.code), error.retry_after, reason)
+    message = error.message
+    if _TOO_LARGE.search(message):
+      # Comes as OUT_OF_RANGE or RESOURCE_EXHAUSTED, which mean other things.
+      return Verdict(Kind.TOO_LARGE, None, 413, reason)
+    if _DOCUMENTS.search(message):
+      return Verdict(
+          Kind.FATAL, None, 400, f'{documents_remedy(self.index)} ({reason})')
+    if error.code == 'FAILED_PRECONDITION':
+      # The state of the index, whatever the record.
+      return Verdict(Kind.FATAL, None, 400, reason)
+    remedy = _REMEDIES.get(error.code)
+    if remedy:
+      reason = f'{reason}: {remedy}'
+    return grpc_verdict(error.code, error.retry_after, reason)
+
+
+_TOO_LARGE = re.compile(
+    r'message length too large|message larger than max|request (size|body) '
+    r'(is )?too large|exceeds the maximum (request|message) size',
+    re.IGNORECASE)
+_DOCUMENTS = re.compile(
+    r'documents? api|documents[./ ]upsert|document[- ](schema )?index'
+    r'|/documents/',
+    re.IGNORECASE)
+_REMEDIES = {
+    'UNAUTHENTICATED':
+        'the API key is not known to this index, check the key '
+        'that PineconeConnection(api_key=...) refers to',
+    'PERMISSION_DENIED':
+        'the API key may not write to this index, check its '
+        'role and project',
+    'NOT_FOUND': 'check the name of the index, or the host given',
+    'UNIMPLEMENTED': 'this host is no Pinecone index, check the host given',
+    'UNAVAILABLE': 'the host of the index was not reached or had no capacity',
+}
+
+
+class UpsertSession(Session):
+  """An open channel to one index, and what the index takes.
+
+  Args:
+    client: owned by the session.
+    schema: of the index.
+    layout: which field of an element means what.
+    timeout: seconds for a check.
+  """
+  def __init__(
+      self,
+      client: PineconeClient,
+      schema: IndexSchema,
+      layout: Layout,
+      timeout: float):
+    self.schema = schema
+    self.limits = Limits(
+        max_records=MAX_VECTORS,
+        max_bytes=MAX_REQUEST_BYTES,
+        frame_bytes=_frame_bytes,
+        rates=(UPSERT_RATE,),
+        # Two requests with one id in flight would leave the older vector where
+        # the newer one is overtaken.
+        keys='serial' if layout.version is None else 'newest')
+    self._client = client
+    self._timeout = timeout
+    checks = Checks(layout)
+    self._encode_record = RecordEncoder(layout, schema, checks).encode
+    self._encode_batch = BlockEncoder(
+        layout, schema, checks, MAX_REQUEST_BYTES).encode
+
+  def encode(self, element: Any) -> Iterable[Union[Block, Invalid]]:
+    if isinstance(element, pa.RecordBatch):
+      return self._encode_batch(element)
+    return (self._encode_record(element),)
+
+  async def send(self, batch: Batch) -> Replies:
+    answer = await self._client.upsert(
+        upsert_request(batch.buffers(), str(batch.destination)))
+    try:
+      count = upserted_count(answer)
+    except ValueError as e:
+      raise PineconeError('INTERNAL', f'the answer is unreadable: {e}') from e
+    if count != batch.n:
+      # It does not say which: all of them again, which changes nothing for
+      # those that were written.
+      raise PineconeError(
+          'INTERNAL', f'{batch.n} vectors were sent, {count} acknowledged')
+    return ALL_OK
+
+  async def check(self) -> None:
+    await self._client.describe_index_stats(self._timeout)
+
+  async def close(self) -> None:
+    await self._client.close()
+
+
+def _frame_bytes(destination: Any) -> int:
+  return len(namespace_frame(destination))
