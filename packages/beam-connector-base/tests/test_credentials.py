@@ -41,6 +41,8 @@ except ImportError:  # before Beam 2.77: classes of the same shape
   RawSecret.__module__ = 'apache_beam.utils.secret'
 
   class GcpSecret:
+    __hash__ = None
+
     def __init__(self, version_name):
       self._version_name = version_name
 
