@@ -53,6 +53,7 @@ class KeyValueService:
     return call.decoded
 
   def handle(self, call, refuse=None):
+    assert type(call.body) is bytes
     if call.headers.get('api-key') != KEY:
       return self.error(
           call.transport,

@@ -46,12 +46,15 @@ class Connection:
     number: position among the connections the server accepted, from 1.
     peer: address of the client, 'host:port'.
     used: whether a request for the service came on it (not only for admin).
+    ended: whether it is closed or about to be; nothing is read or written any
+      more.
   """
   def __init__(self, number: int, transport: asyncio.Transport):
     host, port = transport.get_extra_info('peername')[:2]
     self.number = number
     self.peer = f'{host}:{port}'
     self.used = False
+    self.ended = False
     self.transport = transport
     #: Requests that have not ended, in order of arrival.
     self.exchanges: dict[Exchange, None] = {}
@@ -75,6 +78,7 @@ class Connection:
 
   def lost(self) -> None:
     """The connection is gone: no request on it gets its answer any more."""
+    self.ended = True
     for exchange in list(self.exchanges):
       exchange.end(whole=False)
 

@@ -43,7 +43,7 @@ class Http1Protocol(asyncio.Protocol):
     self._serve = serve
     self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=64 << 10)
     self._request: h11.Request | None = None
-    self._chunks: list[bytes] = []
+    self._chunks: list[bytearray] = []
     self._nbytes = 0
     self._reading = False
 
@@ -84,7 +84,7 @@ class Http1Protocol(asyncio.Protocol):
   def _read(self) -> None:
     self._reading = True
     try:
-      while True:
+      while not self._connection.ended:
         if self._h11.they_are_waiting_for_100_continue:
           self.send(h11.InformationalResponse(status_code=100, headers=[]))
         event = self._h11.next_event()
@@ -125,7 +125,7 @@ class Http1Protocol(asyncio.Protocol):
         path,
         parse_qsl(query, keep_blank_values=True) if query else [],
         headers,
-        self._chunks[0] if len(self._chunks) == 1 else b''.join(self._chunks))
+        b''.join(self._chunks))
 
   def _refuse(self, status: int) -> None:
     """Ends a connection whose bytes make no sense as HTTP."""

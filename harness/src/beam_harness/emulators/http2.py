@@ -164,7 +164,7 @@ class Http2Protocol(asyncio.Protocol, abc.ABC):
       data = self._tail + data
       self._tail = b''
     at, end = 0, len(data)
-    while True:
+    while not self.connection.ended:
       if self._left:
         piece = data[at:at + self._left]
         if not piece:
@@ -331,7 +331,7 @@ class Http2Protocol(asyncio.Protocol, abc.ABC):
 
   def flush(self) -> None:
     """Hands what has gathered to the socket in one write."""
-    if self._out:
+    if self._out and not self.connection.ended:
       data = b''.join(self._out)
       self._out.clear()
       self.connection.transport.write(data)
