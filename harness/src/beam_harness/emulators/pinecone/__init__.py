@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from beam_harness.emulators.pinecone.limits import Rules
+from beam_harness.emulators.pinecone.rules import Rules
 from beam_harness.emulators.pinecone.service import PineconeService
 from beam_harness.emulators.pinecone.state import counts
 from beam_harness.emulators.pinecone.state import digest

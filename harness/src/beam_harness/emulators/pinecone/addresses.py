@@ -41,7 +41,7 @@ import threading
 import weakref
 from collections.abc import Collection
 
-from beam_harness.emulators.pinecone.limits import Rules
+from beam_harness.emulators.pinecone.rules import Rules
 
 __all__ = ['Addresses', 'Door']
 

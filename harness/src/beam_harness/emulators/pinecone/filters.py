@@ -26,6 +26,7 @@ elements does.
 from __future__ import annotations
 
 import json
+import math
 import operator
 from collections.abc import Callable
 from collections.abc import Mapping
@@ -40,6 +41,9 @@ Predicate = Callable[[Mapping[str, Any] | None], bool]
 
 #: Values in one `$in` or `$nin`; "Filter by metadata" page.
 MAX_LIST_VALUES = 10_000
+
+#: How deep `$and` and `$or` may be nested. The service's limit is not known.
+_MAX_DEPTH = 50
 
 _ORDER = {
     '$gt': operator.gt,
@@ -65,26 +69,31 @@ def compile_filter(
   Raises:
     ServiceError: the service would refuse the filter (400).
   """
+  return _compiled(expression, negation_matches_missing, 0)
+
+
+def _compiled(
+    expression: Mapping[str, Any], lenient: bool, depth: int) -> Predicate:
   if not isinstance(expression, Mapping):
     raise invalid(f'filter must be an object, got {_shown(expression)}')
+  if depth > _MAX_DEPTH:
+    raise invalid('filter is nested too deeply')
   tests = [
-      _logical(name, value, negation_matches_missing) if name
-      in ('$and', '$or') else _field(name, value, negation_matches_missing)
+      _logical(name, value, lenient, depth)
+      if name in ('$and', '$or') else _field(name, value, lenient)
       for name, value in expression.items()
   ]
   return _all(tests)
 
 
-def _logical(name: str, value: Any, lenient: bool) -> Predicate:
+def _logical(name: str, value: Any, lenient: bool, depth: int) -> Predicate:
   if not isinstance(value, list) or not value:
     raise invalid(
         f'{name} must be a non-empty list of filters, got {_shown(value)}')
   for part in value:
     if not isinstance(part, Mapping) or not part:
       raise invalid(f'{name} must hold filters, got {_shown(part)}')
-  tests = [
-      compile_filter(part, negation_matches_missing=lenient) for part in value
-  ]
+  tests = [_compiled(part, lenient, depth + 1) for part in value]
   if name == '$and':
     return _all(tests)
   return lambda metadata: any(test(metadata) for test in tests)
@@ -130,7 +139,7 @@ def _value_test(field: str, name: str, operand: Any) -> Callable[[Any], bool]:
     if not _is_number(operand):
       raise _illegal(field, {name: operand})
     compare = _ORDER[name]
-    limit = float(operand)
+    limit = _double(operand)
     return lambda value: _is_number(value) and compare(value, limit)
   if name in ('$in', '$nin'):
     if not isinstance(operand, list) or not all(
@@ -181,8 +190,15 @@ def _key(value: Any) -> tuple[type, Any]:
   if isinstance(value, bool):
     return bool, value
   if isinstance(value, (int, float)):
-    return float, float(value)
+    return float, _double(value)
   return str, value
+
+
+def _double(value: int | float) -> float:
+  try:
+    return float(value)
+  except OverflowError:
+    return math.inf if value > 0 else -math.inf
 
 
 def _is_number(value: Any) -> bool:

@@ -14,7 +14,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
-"""What the service accepts: its limits, its switches, its words of refusal.
+"""What the service accepts: the checks, and its words of refusal.
 
 Limits are those of the operation-limits page unless a comment says otherwise.
 Where a message was seen in a public report it is the service's own; elsewhere
@@ -23,14 +23,11 @@ it is in its manner.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
-from typing import Literal
 
 import numpy as np
 
@@ -40,10 +37,10 @@ from beam_harness.emulators.pinecone.errors import shown
 from beam_harness.emulators.pinecone.requests import Metadata
 from beam_harness.emulators.pinecone.requests import Sparse
 from beam_harness.emulators.pinecone.requests import Vector
+from beam_harness.emulators.pinecone.rules import DEFAULT_NAMESPACE
+from beam_harness.emulators.pinecone.rules import Rules
 
 __all__ = [
-    'DEFAULT_NAMESPACE',
-    'Rules',
     'check_dense',
     'check_filter_given',
     'check_id',
@@ -58,9 +55,6 @@ __all__ = [
     'check_vectors',
 ]
 
-#: The name under which the namespace '' is shown.
-DEFAULT_NAMESPACE = '__default__'
-
 MAX_ID_CHARS = 512
 MAX_NAMESPACE_CHARS = 512
 MAX_DIMENSION = 20_000
@@ -69,120 +63,6 @@ MIN_DENSE_VALUE = 1e-8
 MAX_SPARSE_VALUES = 2_048
 MAX_SPARSE_INDEX = 2**32 - 1
 MAX_PAGE = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class Rules:
-  """Limits and switches of an emulated service; all JSON-able.
-
-  Where the real service's behaviour is not known there is a switch, and a
-  client has to be right with it in each position.
-
-  Attributes:
-    api_keys: keys that are let in.
-    max_upsert_bytes: size of an upsert's body (gRPC: of its message).
-    max_request_bytes: size of any other body.
-    max_upsert_vectors, max_fetch_ids, max_delete_ids, max_top_k,
-      max_fetch_by_metadata: counts.
-    max_result_bytes: size of a query's or fetch's answer.
-    max_metadata_bytes: of one record, as compact JSON.
-    max_namespaces: of one index.
-    too_large: how an oversized request is refused: as OUT_OF_RANGE (REST 400),
-      as 413 (gRPC RESOURCE_EXHAUSTED), or as INVALID_ARGUMENT.
-    null_metadata: whether a null refuses the upsert or is dropped.
-    duplicate_ids: whether the last of two vectors of one id in one request
-      wins or the request is refused.
-    ne_missing: whether `$ne` and `$nin` are true where the field is missing.
-    default_namespace: how `describe_index_stats` spells the namespace ''.
-    empty_namespace: whether a namespace outlives its last record.
-    sparse_on_any_metric: whether a dense index of another metric than
-      'dotproduct' takes sparse parts in writes; in queries it never does.
-    sparse_without_overlap: whether a query of a sparse index also returns
-      records that share no index with it, with score 0.
-    match_order: 'sorted', or 'loose': the best matches in no useful order, as
-      the live service may return three and more.
-    lsn_headers: whether answers carry log sequence numbers.
-    visibility_seconds, visibility_reads: a write is visible to queries and
-      fetches only after so many seconds and so many reads of its namespace.
-    scan_seconds, scan_reads: the same for lists, stats and reads by metadata;
-      None for the same as above.
-    describes_until_ready: how many times a new index is described as
-      Initializing before it is Ready.
-    discard_records: check and count upserted records but do not keep them.
-    hosts: what address an index is given; see `addresses`.
-    default_index: the index that answers at the emulator's own address.
-    snapshot: what a snapshot holds of each namespace: its records, their
-      count, or count and digest.
-  """
-  api_keys: Collection[str] = ('test-key',)
-  max_upsert_bytes: int = 2_000_000
-  max_request_bytes: int = 4_194_304  # As in reports of oversized messages.
-  max_upsert_vectors: int = 1_000
-  max_fetch_ids: int = 1_000
-  max_delete_ids: int = 1_000
-  max_top_k: int = 10_000
-  max_fetch_by_metadata: int = 10_000
-  max_result_bytes: int = 4_000_000
-  max_metadata_bytes: int = 40_960
-  max_namespaces: int = 100_000
-  too_large: Literal['out_of_range', '413', 'invalid_argument'] = 'out_of_range'
-  null_metadata: Literal['refuse', 'strip'] = 'refuse'
-  duplicate_ids: Literal['last', 'refuse'] = 'last'
-  ne_missing: Literal['match', 'skip'] = 'match'
-  default_namespace: Literal['', '__default__'] = '__default__'
-  empty_namespace: Literal['keep', 'drop'] = 'keep'
-  sparse_on_any_metric: bool = True
-  sparse_without_overlap: Literal['omit', 'include'] = 'omit'
-  match_order: Literal['sorted', 'loose'] = 'sorted'
-  lsn_headers: bool = True
-  visibility_seconds: float = 0.0
-  visibility_reads: int = 0
-  scan_seconds: float | None = None
-  scan_reads: int | None = None
-  describes_until_ready: int = 0
-  discard_records: bool = False
-  hosts: Literal['auto', 'shared', 'names', 'ports'] = 'auto'
-  default_index: str | None = None
-  snapshot: Literal['records', 'counts', 'digest'] = 'records'
-
-  def __post_init__(self):
-    if isinstance(self.api_keys, str):
-      raise ValueError('api_keys must be a collection of strings')
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      allowed = _ALLOWED.get(field.name)
-      if allowed is not None and value not in allowed:
-        raise ValueError(
-            f'{field.name} must be one of {", ".join(map(repr, allowed))}, '
-            f'got {value!r}')
-
-  def changed(self, options: Mapping[str, Any]) -> Rules:
-    """These rules with some options changed.
-
-    Raises:
-      ValueError: there is no such option, or not with this value.
-    """
-    known = {field.name for field in dataclasses.fields(self)}
-    unknown = sorted(set(options) - known)
-    if unknown:
-      raise ValueError(
-          f'unknown option {", ".join(unknown)}; there are '
-          f'{", ".join(sorted(known))}')
-    return dataclasses.replace(self, **options)
-
-
-_ALLOWED: Mapping[str, tuple[Any, ...]] = {
-    'too_large': ('out_of_range', '413', 'invalid_argument'),
-    'null_metadata': ('refuse', 'strip'),
-    'duplicate_ids': ('last', 'refuse'),
-    'ne_missing': ('match', 'skip'),
-    'default_namespace': ('', DEFAULT_NAMESPACE),
-    'empty_namespace': ('keep', 'drop'),
-    'sparse_without_overlap': ('omit', 'include'),
-    'match_order': ('sorted', 'loose'),
-    'hosts': ('auto', 'shared', 'names', 'ports'),
-    'snapshot': ('records', 'counts', 'digest'),
-}
 
 
 def check_request_size(rules: Rules, operation: str, nbytes: int) -> None:

@@ -36,6 +36,9 @@ METRICS = ('cosine', 'dotproduct', 'euclidean')
 #: Relative error of a float32 dot product that the recomputation covers.
 _SLACK = 1e-5
 
+#: Rows converted to float64 at a time.
+_PART = 2_048
+
 
 def approximate(
     metric: str, query: np.ndarray, rows: np.ndarray,
@@ -126,7 +129,7 @@ def best(
   keys = sign * scores[chosen]
   near = chosen[_near_cut(keys, top_k, _error(metric, query, squares))]
   if len(near) <= 4 * top_k + 1024:
-    scores = exact(metric, query, rows[near])
+    scores = _exact_in_parts(metric, query, rows, near)
     if extra is not None:
       scores = scores + extra[near]
   else:
@@ -135,6 +138,16 @@ def best(
   order = sorted(
       range(len(near)), key=lambda i: (sign * scores[i], ids[near[i]]))
   return [(int(near[i]), float(scores[i])) for i in order[:top_k]]
+
+
+def _exact_in_parts(
+    metric: str, query: np.ndarray, rows: np.ndarray,
+    chosen: np.ndarray) -> np.ndarray:
+  parts = [
+      exact(metric, query, rows[chosen[at:at + _PART]])
+      for at in range(0, len(chosen), _PART)
+  ]
+  return np.concatenate(parts)
 
 
 def _error(metric: str, query: np.ndarray, squares: np.ndarray) -> float:

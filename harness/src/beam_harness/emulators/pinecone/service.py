@@ -38,16 +38,17 @@ from beam_harness.emulators.core import Call
 from beam_harness.emulators.core import Refuse
 from beam_harness.emulators.core import Transport
 from beam_harness.emulators.pinecone import errors
+from beam_harness.emulators.pinecone import json_answers
+from beam_harness.emulators.pinecone import json_requests
 from beam_harness.emulators.pinecone import limits
 from beam_harness.emulators.pinecone import protobuf
-from beam_harness.emulators.pinecone import rest
 from beam_harness.emulators.pinecone.addresses import Addresses
 from beam_harness.emulators.pinecone.control import ControlPlane
 from beam_harness.emulators.pinecone.data import WRITES
 from beam_harness.emulators.pinecone.data import DataPlane
 from beam_harness.emulators.pinecone.errors import ServiceError
-from beam_harness.emulators.pinecone.limits import Rules
 from beam_harness.emulators.pinecone.messages import SERVICE
+from beam_harness.emulators.pinecone.rules import Rules
 from beam_harness.emulators.pinecone.state import seed
 from beam_harness.emulators.pinecone.state import snapshot
 from beam_harness.emulators.pinecone.store import Index
@@ -205,14 +206,14 @@ class PineconeService:
       return errors.data_error(e.http, e.message, e.code)
     status = 201 if operation == 'create_namespace' else 200
     headers['content-type'] = 'application/json'
-    return Answer(status, rest.encode(answer), headers)
+    return Answer(status, json_answers.encode(answer), headers)
 
   def _admitted(self, call: Call) -> bool:
     return call.headers.get('api-key') in self.rules.api_keys
 
   def _control(self, call: Call, operation: str, name: str) -> Answer:
     try:
-      body = rest.parse(call.body)
+      body = json_requests.parse(call.body)
     except ServiceError as e:
       return errors.control_error(400, e.message)
     return self.control.answer(
@@ -262,7 +263,8 @@ class PineconeService:
 
   def _decode(self, call: Call, operation: str) -> Any:
     if call.transport == 'rest':
-      return rest.decode(operation, call.body, call.query, _route(call)[1])
+      return json_requests.decode(
+          operation, call.body, call.query, _route(call)[1])
     index = self._index(call)
     method = call.method.rpartition('/')[2]
     return protobuf.decode(

@@ -27,12 +27,12 @@ import numpy as np
 
 from beam_harness.emulators.pinecone import limits
 from beam_harness.emulators.pinecone.control import ControlPlane
-from beam_harness.emulators.pinecone.control import Refused
 from beam_harness.emulators.pinecone.errors import ServiceError
-from beam_harness.emulators.pinecone.limits import Rules
 from beam_harness.emulators.pinecone.requests import Record
 from beam_harness.emulators.pinecone.requests import Sparse
 from beam_harness.emulators.pinecone.requests import Vector
+from beam_harness.emulators.pinecone.rules import Rules
+from beam_harness.emulators.pinecone.shapes import Refused
 from beam_harness.emulators.pinecone.store import Index
 from beam_harness.emulators.pinecone.store import Namespace
 from beam_harness.emulators.pinecone.store import record_digest

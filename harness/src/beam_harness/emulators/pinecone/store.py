@@ -34,10 +34,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from beam_harness.emulators.pinecone.limits import Rules
 from beam_harness.emulators.pinecone.requests import Metadata
 from beam_harness.emulators.pinecone.requests import Record
 from beam_harness.emulators.pinecone.requests import Sparse
+from beam_harness.emulators.pinecone.rules import Rules
 from beam_harness.emulators.pinecone.scoring import SparseRows
 
 __all__ = ['Index', 'Namespace', 'Rows', 'record_digest']
@@ -156,7 +156,7 @@ class Rows:
       if sparse is not None:
         self.sparse[slot] = sparse
         self._sparse_rows = None
-      if set_metadata is not None:
+      if set_metadata:
         self.metadata[slot] = {**(self.metadata[slot] or {}), **set_metadata}
 
   def remove(self, ids: Sequence[str]) -> None:
