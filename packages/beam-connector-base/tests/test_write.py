@@ -484,6 +484,40 @@ def test_failed_records_survive_a_shuffle_and_can_be_replayed(name, store):
          } == {'a', 'good-dict', 'good-row', 'good-chunk', 'good-block'}
 
 
+def test_failed_records_survive_the_way_between_worker_processes():
+  # Worker processes can't import this module: what is local goes by value.
+  class RefuseAllSession(Session):
+    limits = Limits()
+
+    def encode(self, element):
+      rows = element.num_rows if isinstance(element, pa.RecordBatch) else 1
+      return [Invalid(i, 'never', error_type='Never') for i in range(rows)]
+
+  class RefuseAll(Operation):
+    target = 'nowhere'
+
+    async def open(self):
+      return RefuseAllSession()
+
+    def classify(self, error):
+      return FATAL
+
+  def kind(failed):
+    return type(failed.element).__name__, failed.error_type, failed.http_status
+
+  elements = [{'n': 1}, beam.Row(n=2), block('a', 'b')]
+  with pipeline(direct_running_mode='multi_processing',
+                direct_num_workers=2) as p:
+    result = (
+        p | beam.Create(elements)
+        | WriteRecords(RefuseAll(), on_error='collect', namespace='Refuse'))
+    assert_that(
+        result.failed | beam.Reshuffle() | beam.Map(kind),
+        equal_to([('dict', 'Never', None), ('Row', 'Never', None),
+                  ('RecordBatch', 'Never', None),
+                  ('RecordBatch', 'Never', None)]))
+
+
 def test_failed_record_says_what_and_why(name):
   at = Timestamp(1234.5)
   with pipeline() as p:

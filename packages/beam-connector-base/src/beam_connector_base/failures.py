@@ -45,6 +45,9 @@ class FailedRecord(NamedTuple):
   It is emitted with the timestamp, windows and pane of the element it belongs
   to. To try the records again, once mended: `failed | Map(lambda f: f.element)`.
 
+  Read it by field: what another worker decodes from the schema may be Beam's
+  own named tuple with these fields.
+
   Args:
     element: the original element, unchanged; for a row of a RecordBatch, a
       RecordBatch of that one row.
