@@ -131,7 +131,8 @@ class AdaptiveLimit:
     except asyncio.CancelledError:
       if waiter.done() and not waiter.cancelled():
         self.give_back()  # granted and cancelled in the same instant
-      else:
+      elif waiter in self._waiters:
+        # Not there if a permit came back in between: `_wake` passed over it.
         self._waiters.remove(waiter)
       raise
 
@@ -211,6 +212,7 @@ class Flow:
     self._share = quota_share
     self._buckets: dict[tuple[int, str, Hashable], TokenBucket] = {}
     self._per_destination = any(r.scope == 'destination' for r in self._rates)
+    self._turnstiles: dict[Hashable, asyncio.Lock] = {}
     self._closed_until: dict[Hashable, float] = {}
     self._rate_limiter = rate_limiter
     self._pool = pool
@@ -224,26 +226,51 @@ class Flow:
     """
     loop = asyncio.get_running_loop()
     waited = 0.0
-    if self._rates:
-      delay = self._reserve(destination, records, nbytes, loop.time())
-      if delay > 0:
-        await asyncio.sleep(delay)
-        waited += delay
     if self._rate_limiter is not None:
       began = loop.time()
       while not await loop.run_in_executor(self._pool, self._ask, records):
         await asyncio.sleep(0.1)
       waited += loop.time() - began
     while True:
-      delay = self._gate(destination, loop.time())
-      if delay > 0:
-        await asyncio.sleep(delay)
-        waited += delay
-        continue
+      if self._rates or self._closed_until:
+        began = loop.time()
+        await self._pass(destination, records, nbytes)
+        waited += loop.time() - began
       await self.requests.take()
       if self._gate(destination, loop.time()) <= 0:
         return waited
       self.requests.give_back()  # closed while we queued for the permit
+
+  async def _pass(
+      self, destination: Hashable, records: int, nbytes: int) -> None:
+    """Waits for the gate and the rate.
+
+    Where there is a rate, one after the other: nobody but the first in line
+    takes tokens. If all did so in advance, a gate would open on a crowd that
+    has paid already, and the service would get all of it at once.
+    """
+    if not self._rates:
+      await self._gate_opens(destination)
+      return
+    loop = asyncio.get_running_loop()
+    key = destination if self._per_destination else None
+    turnstile = self._turnstiles.get(key)
+    if turnstile is None:
+      turnstile = self._turnstiles[key] = asyncio.Lock()
+    async with turnstile:
+      await self._gate_opens(destination)
+      delay = self._reserve(destination, records, nbytes, loop.time())
+      if delay > 0:
+        await asyncio.sleep(delay)
+        await self._gate_opens(destination)
+
+  async def _gate_opens(self, destination: Hashable) -> None:
+    loop = asyncio.get_running_loop()
+    while True:
+      delay = self._gate(destination, loop.time())
+      if delay <= 0:
+        return
+      await asyncio.sleep(delay)
 
   def close_gate(self, destination: Hashable, seconds: float) -> None:
     """No attempt to that destination starts for so many seconds."""

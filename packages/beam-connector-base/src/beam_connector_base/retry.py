@@ -26,6 +26,7 @@ import asyncio
 import concurrent.futures
 import dataclasses
 import email.utils
+import math
 import random
 import time
 from typing import Optional
@@ -165,7 +166,8 @@ def parse_retry_after(text: Optional[str]) -> Optional[float]:
   if not text:
     return None
   try:
-    return max(0.0, float(text))
+    seconds = float(text)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
   except ValueError:
     pass
   try:
