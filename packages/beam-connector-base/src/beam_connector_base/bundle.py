@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import functools
 import threading
 import time
@@ -142,9 +143,8 @@ class Bundle:
       self._batcher.flush(self._ready)
       self._send_ready()
     while self._error is None and self._unfinished():
-      if not self._event.wait(_WATCH_SECONDS) and not self._runtime.alive:
-        self._error = DeliveryError(
-            f'{self._link.operation.target}: the event loop has ended')
+      if not self._event.wait(_WATCH_SECONDS):
+        self._look_for_loop()
       self._event.clear()
     if self._error is not None:
       self._raise()
@@ -169,8 +169,10 @@ class Bundle:
     """Gives up: what is in flight is cancelled and will never be reported."""
     if self._cancelled:
       return
+    self._error = self._error or DeliveryError(
+        f'{self._link.operation.target}: the bundle was cancelled')
     self._cancelled = True
-    if self._runtime.alive:
+    with contextlib.suppress(RuntimeError):  # the loop is closed
       self._loop.call_soon_threadsafe(self._cancel_tasks)
     self._budget.wake()
 
@@ -200,24 +202,31 @@ class Bundle:
           batch.nbytes + _BATCH_OVERHEAD_BYTES + batch.n * _ROW_OVERHEAD_BYTES)
       if not self._budget.take(cost, self._stopped):
         self._raise()
+      try:
+        self._loop.call_soon_threadsafe(self._start, batch, reason, cost)
+      except RuntimeError:  # the loop is closed
+        self._budget.give_back(cost)
+        self._look_for_loop()
+        self._raise()
       self._sent_batches += 1
-      self._loop.call_soon_threadsafe(self._start, batch, reason, cost)
     # Hands the interpreter to the event loop, which would otherwise wait for
     # the switch interval (5 ms) of a busy bundle before a request leaves.
     time.sleep(0)
 
   def _stopped(self) -> bool:
-    if not self._runtime.alive and self._error is None:
+    self._look_for_loop()
+    return self._error is not None
+
+  def _look_for_loop(self) -> None:
+    """Fails the bundle if the event loop has ended under it."""
+    if self._error is None and (self._loop.is_closed()
+                                or not self._runtime.alive):
       self._error = DeliveryError(
           f'{self._link.operation.target}: the event loop has ended')
-    return self._error is not None or self._cancelled
 
   def _raise(self) -> None:
-    error = self._error
-    if error is None:
-      raise DeliveryError(
-          f'{self._link.operation.target}: the bundle was cancelled')
-    raise error
+    assert self._error is not None
+    raise self._error
 
   def _refuse_oversized(
       self, submission: Submission, block: Block, rows: Any) -> None:
@@ -282,10 +291,12 @@ class Bundle:
 
   async def _deliver(
       self, batch: Batch, report: Report, turn: Optional[Turn]) -> None:
+    link = self._link
     if turn is not None and turn.before:
-      await turn.comes()
+      assert link.order is not None
+      await link.order.comes(turn, link.policy.deadline)
     await deliver(
-        batch, self._link, report, self._settler(batch), self._is_cancelled)
+        batch, link, report, self._settler(batch), self._is_cancelled, turn)
 
   def _settler(self, batch: Batch) -> Callable[[Settled], None]:
     """Takes what `deliver` has settled of this batch."""

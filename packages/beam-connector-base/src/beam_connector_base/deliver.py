@@ -43,6 +43,7 @@ from beam_connector_base.errors import OutageError
 from beam_connector_base.errors import SystematicRefusalError
 from beam_connector_base.flow import Flow
 from beam_connector_base.keys import KeyOrder
+from beam_connector_base.keys import Turn
 from beam_connector_base.operation import ALL_OK
 from beam_connector_base.operation import SUPERSEDED
 from beam_connector_base.operation import Batch
@@ -168,6 +169,8 @@ class Link:
     self.collect_outages = collect_outages
     self.pool = pool
     self.rng = rng or random.Random()
+    #: Set when the runtime ends: a cancelled request is not tried again.
+    self.closing = False
     self.order: Optional[KeyOrder] = None
     if limits.keys in ('serial', 'newest'):
       self.order = KeyOrder(versioned=limits.keys == 'newest')
@@ -198,7 +201,8 @@ async def deliver(
     link: Link,
     report: Report,
     settle: Callable[[Settled], None],
-    cancelled: Callable[[], bool] = lambda: False) -> None:
+    cancelled: Callable[[], bool] = lambda: False,
+    turn: Optional[Turn] = None) -> None:
   """Delivers a batch: this function is the guarantee.
 
   permit -> send under a timeout -> permit back -> settle what is final -> what
@@ -216,6 +220,7 @@ async def deliver(
     report: filled in as things happen.
     settle: called with final replies only, each row exactly once.
     cancelled: true once the bundle was cancelled from outside.
+    turn: the batch's place among those with the same keys, where that matters.
 
   Raises:
     FatalError: nothing can be delivered until somebody acts.
@@ -245,12 +250,13 @@ async def deliver(
         part.destination, part.n, part.nbytes)
     started = loop.time()
     since = started if since is None else since
-    replies, verdict = await _attempt(part, link, report, started, cancelled)
+    replies, verdict = await _attempt(
+        part, link, report, started, cancelled, turn)
     tries += 1
     if verdict is None:
       rest, again = _settle_final(part, replies, link, report, settle, tries)
       if rest is None or rest.n < part.n:
-        since = loop.time()
+        since = _progress(link)
         failures = 0
       if rest is None:
         continue
@@ -266,7 +272,7 @@ async def deliver(
         todo += [(right, 0), (left, 0)]
       else:
         _refuse_alone(part, verdict, link, report, settle, tries)
-      since = loop.time()
+      since = _progress(link)
       continue
     # What is left is tried again, alone, after a while.
     failures += 1
@@ -296,12 +302,21 @@ async def deliver(
     await asyncio.sleep(delay)
 
 
+def _progress(link: Link) -> float:
+  """The time, which is noted as that of the last progress."""
+  now = asyncio.get_running_loop().time()
+  if link.order is not None:
+    link.order.moved(now)
+  return now
+
+
 async def _attempt(
     part: Batch,
     link: Link,
     report: Report,
     started: float,
-    cancelled: Callable[[], bool]) -> tuple[Replies, Optional[Verdict]]:
+    cancelled: Callable[[], bool],
+    turn: Optional[Turn]) -> tuple[Replies, Optional[Verdict]]:
   """One request; holds a permit on entry, gives it back when it is over."""
   loop = asyncio.get_running_loop()
   requests = link.flow.requests
@@ -312,14 +327,15 @@ async def _attempt(
   try:
     if link.session.send_blocking is None:
       replies = await _within(
-          link.policy.attempt_timeout, link.session.send(part), cancelled)
+          link.policy.attempt_timeout,
+          link.session.send(part), lambda: cancelled() or link.closing)
       requests.give_back()
     else:
-      replies = await _send_blocking(part, link)
+      replies = await _send_blocking(part, link, turn)
   except asyncio.CancelledError as error:
     if link.session.send_blocking is None:
       requests.give_back()
-    if cancelled():
+    if cancelled() or link.closing:
       raise
     verdict = link.classify(error)
   except Exception as error:  # pylint: disable=broad-except
@@ -331,17 +347,17 @@ async def _attempt(
     timed_out = isinstance(error, AttemptTimeoutError)
   now = loop.time()
   outcome = 'ok'
+  pressed = False
   if verdict is not None:
     outcome = _OUTCOMES[verdict.kind]
     if outcome == 'transient' and timed_out:
       outcome = 'timeout'
-    if outcome in ('throttled', 'timeout'):
-      requests.pressed(started, now)
+    pressed = outcome in ('throttled', 'timeout')
   elif replies is not ALL_OK:
     outcome, pressed = _outcome(part, replies)
-    if pressed:
-      requests.pressed(started, now)
-  if outcome == 'ok' or outcome == 'partial':
+  if pressed:
+    requests.pressed(started, now)
+  elif outcome == 'ok' or outcome == 'partial':
     requests.succeeded()
   report.attempts.append(
       Attempt(
@@ -414,11 +430,13 @@ async def _within(
     timer.cancel()
 
 
-async def _send_blocking(part: Batch, link: Link) -> Replies:
+async def _send_blocking(
+    part: Batch, link: Link, turn: Optional[Turn]) -> Replies:
   """Runs a call that can not be cancelled; its permit stays until it returns.
 
   Where keys must keep an order, a call that timed out may still land, so that
-  nothing is sent again before it has returned or the deadline has passed.
+  nothing is sent again before it has returned or the deadline has passed. Nor
+  is anything of other batches with its keys, even if this batch gives up.
   """
   loop = asyncio.get_running_loop()
   requests = link.flow.requests
@@ -435,6 +453,8 @@ async def _send_blocking(part: Batch, link: Link) -> Replies:
       future.exception()  # seen: a late error concerns nobody any more
 
   call.add_done_callback(returned)
+  if turn is not None:
+    turn.before.add(call)
   seconds = link.policy.attempt_timeout
   if link.order is not None:
     seconds = max(seconds, link.policy.deadline)

@@ -29,6 +29,7 @@ from collections.abc import Hashable
 from typing import Any
 from typing import Optional
 
+from beam_connector_base.errors import OutageError
 from beam_connector_base.operation import Batch
 
 __all__ = ['KeyOrder', 'Turn']
@@ -39,26 +40,23 @@ REMEMBERED_VERSIONS = 200_000
 
 
 class Turn:
-  """A batch's place in the queues of its keys."""
+  """A batch's place in the queues of its keys.
+
+  `before` is what must be over before the next batch may go: other turns, and a
+  call of this batch that can not be cancelled.
+  """
   __slots__ = ('destination', 'keys', 'before', 'done')
 
   def __init__(
       self,
       destination: Hashable,
       keys: list[Hashable],
-      before: set[asyncio.Future[None]],
+      before: set[asyncio.Future[Any]],
       done: asyncio.Future[None]):
     self.destination = destination
     self.keys = keys
     self.before = before
     self.done = done
-
-  async def comes(self) -> None:
-    """Waits until every batch before this one has settled or given up."""
-    if self.before:
-      # `wait` leaves the futures alone when this task is cancelled.
-      await asyncio.wait(self.before)
-      self.before = set()
 
 
 class KeyOrder:
@@ -70,6 +68,8 @@ class KeyOrder:
   def __init__(self, versioned: bool):
     self._last: dict[Hashable, dict[Hashable, Turn]] = {}
     self._versioned = versioned
+    # When a batch last got on, by the event loop's clock.
+    self._moved = float('-inf')
     self._acknowledged: collections.OrderedDict[tuple[Hashable, Hashable],
                                                 Any] = (
                                                     collections.OrderedDict())
@@ -90,11 +90,43 @@ class KeyOrder:
       last[key] = turn
     return turn
 
+  async def comes(self, turn: Turn, patience: float) -> None:
+    """Waits until every batch before this one has settled or given up.
+
+    Raises:
+      OutageError: no batch got on for `patience` seconds. Only a call that can
+        not be cancelled and does not return holds others up for so long.
+    """
+    loop = asyncio.get_running_loop()
+    while turn.before:
+      began = loop.time()
+      # `wait` leaves the futures alone when this task is cancelled.
+      _, pending = await asyncio.wait(turn.before, timeout=patience)
+      if not pending:
+        turn.before = set()
+      elif self._moved <= began:
+        raise OutageError(
+            'an earlier request for the same key can not be cancelled and has '
+            f'not returned for {patience:g} s')
+
+  def moved(self, now: float) -> None:
+    """Some batch made progress."""
+    self._moved = now
+
   def leave(self, turn: Turn) -> None:
-    """Lets the next ones go; safe to call twice."""
+    """Lets the next ones go; safe to call twice.
+
+    A batch that gives up while it waits, or while a call of it still runs, may
+    not let them overtake what is in flight: they go when that is over.
+    """
     if turn.done.done():
       return
+    for other in turn.before:
+      if not other.done():
+        other.add_done_callback(lambda _: self.leave(turn))
+        return
     turn.done.set_result(None)
+    self._moved = turn.done.get_loop().time()
     last = self._last.get(turn.destination)
     if last is not None:
       for key in turn.keys:

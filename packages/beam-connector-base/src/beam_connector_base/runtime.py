@@ -342,6 +342,9 @@ async def _close(shared: SharedSession) -> None:
 
 
 async def _stop(sessions: list[SharedSession]) -> None:
+  for shared in sessions:
+    if shared.link is not None:
+      shared.link.closing = True
   me = asyncio.current_task()
   tasks = [task for task in asyncio.all_tasks() if task is not me]
   for task in tasks:
