@@ -68,12 +68,12 @@ class ControlPlane:
         return Answer.json(
             200, {'indexes': [shown(each) for each in self.entries.values()]})
       if operation == 'create_index':
-        entry = self.create(body, version)
-        entry.describes_left = rules.describes_until_ready
-        return Answer.json(201, shown(entry))
-      entry = self.entries.get(name)
-      if entry is None:
+        created = self.create(body, version)
+        created.describes_left = rules.describes_until_ready
+        return Answer.json(201, shown(created))
+      if name not in self.entries:
         raise Refused(404, f'Index {name} not found.')
+      entry = self.entries[name]
       if operation == 'describe_index':
         answer = Answer.json(200, shown(entry))
         entry.describes_left = max(0, entry.describes_left - 1)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2  # type: ignore[import-untyped]
 from google.protobuf import descriptor_pool
 from google.protobuf import message_factory
 from google.protobuf import struct_pb2

@@ -130,6 +130,7 @@ class Reads(Plane):
     size, following = 0, None
     for record_id in rows.page('', past, len(rows))[0]:
       record = rows.get(record_id)
+      assert record is not None
       if not predicate(record.metadata):
         continue
       size += wire_bytes(record)

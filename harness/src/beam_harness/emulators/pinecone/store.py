@@ -63,7 +63,7 @@ class Rows:
     self.ids: list[str] = []
     self.sparse: list[Sparse | None] = []
     self.metadata: list[Metadata | None] = []
-    self._sorted: list[str] | None = []
+    self._sorted: list[str] | None = None
     self._sparse_rows: SparseRows | None = None
 
   def __len__(self) -> int:
@@ -182,7 +182,13 @@ class Rows:
       self._sparse_rows = None
 
   def clear(self) -> None:
-    self.__init__(self._dimension)
+    """Deletes all records and gives their memory back."""
+    for each in (self._slots, self.ids, self.sparse, self.metadata):
+      each.clear()
+    self._dense = self._dense[:0].copy()
+    self._squares = self._squares[:0].copy()
+    self._sorted = None
+    self._sparse_rows = None
 
   def page(self, prefix: str, after: str, limit: int) -> tuple[list[str], bool]:
     """Up to `limit` ids that start with `prefix`, in byte order.
@@ -199,7 +205,7 @@ class Rows:
     start = bisect.bisect_left(ids, prefix)
     if after:
       start = max(start, bisect.bisect_right(ids, after))
-    page = []
+    page: list[str] = []
     for position in range(start, len(ids)):
       if not ids[position].startswith(prefix):
         break
