@@ -22,6 +22,8 @@ the same bodies at /Toy/Put, /Toy/Get, /Toy/Echo.
 
 from __future__ import annotations
 
+import os
+
 from beam_harness.emulators.core import GRPC_CODES
 from beam_harness.emulators.core import Answer
 
@@ -34,8 +36,7 @@ class KeyValueService:
   name = 'keyvalue'
   partial_operations = ('put',)
 
-  def __init__(self, limit=None):
-    self._limit = limit
+  def __init__(self):
     self._rows = {}
 
   def operation(self, call):
@@ -110,5 +111,11 @@ class KeyValueService:
     return {'rows': dict(self._rows)}
 
 
-def create_service(limit=None):
-  return KeyValueService(limit)
+def create_service(only_in=None):
+  """
+  Args:
+    only_in: a process id; in any other process this fails.
+  """
+  if only_in not in (None, os.getpid()):
+    raise RuntimeError('the toy cannot live here')
+  return KeyValueService()

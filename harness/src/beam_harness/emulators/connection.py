@@ -86,8 +86,8 @@ class Connection:
 class Exchange(abc.ABC):
   """One request, and the way back to its client.
 
-  The answer is `start`, then `write` any number of times, then `finish`; or
-  `send`, which is all three.
+  The answer is `send`; or `start`, then `write` any number of times, then
+  `finish`; or `send_part`, after which the connection has to be closed.
   """
   def __init__(self, call: Call, connection: Connection):
     self.call = call
@@ -126,19 +126,17 @@ class Exchange(abc.ABC):
   def write(self, piece: bytes) -> None:
     """Sends a piece of the payload."""
 
-  def write_part(self, payload: bytes) -> None:
-    """Sends the first half of the payload: the rest will never come."""
-    self.write(payload[:len(payload) // 2])
-
   @abc.abstractmethod
   def finish(self, answer: Answer) -> None:
     """Sends what comes after the body and ends the exchange."""
 
+  @abc.abstractmethod
   def send(self, answer: Answer) -> None:
-    """Sends the whole answer."""
-    self.start(answer)
-    self.write(self.payload(answer))
-    self.finish(answer)
+    """Sends the whole answer in one piece and ends the exchange."""
+
+  @abc.abstractmethod
+  def send_part(self, answer: Answer) -> None:
+    """Sends an answer that breaks off in its middle."""
 
 
 #: Takes charge of a request that has arrived completely.

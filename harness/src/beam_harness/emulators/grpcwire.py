@@ -118,16 +118,23 @@ class GrpcExchange(Exchange):
       self._protocol.send_data(self._stream, piece)
       self._protocol.flush_unless_receiving()
 
-  def write_part(self, payload: bytes) -> None:
-    super().write_part(payload)
-    self._protocol.flush()  # The connection closes next.
-
   def finish(self, answer: Answer) -> None:
     self._protocol.send_trailers(
         self._stream,
         _trailers_only(answer) if answer.status else _GRPC_OK +
         header_block(answer.trailers))
     self._protocol.flush_unless_receiving()
+
+  def send(self, answer: Answer) -> None:
+    self.start(answer)
+    self.write(self.payload(answer))
+    self.finish(answer)
+
+  def send_part(self, answer: Answer) -> None:
+    self.start(answer)
+    payload = self.payload(answer)
+    self.write(payload[:len(payload) // 2])
+    self._protocol.flush()  # The connection closes next.
 
 
 _GRPC_HEADERS = header(':status', '200') + header(

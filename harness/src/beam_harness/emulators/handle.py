@@ -85,6 +85,11 @@ class Emulator:
   def port(self) -> int:
     return int(self.host.rpartition(':')[2])
 
+  @property
+  def pid(self) -> int:
+    """The process that serves: this one, for an emulator in a thread."""
+    return self._get('ready')['pid']
+
   def close(self) -> None:
     """Stops the emulator; a second call does nothing."""
     close, self._close = self._close, None

@@ -54,18 +54,20 @@ class Http1Protocol(asyncio.Protocol):
   def connection_lost(self, exc: Exception | None) -> None:
     self._connection.lost()
 
-  def send(self, event: h11.Event) -> None:
-    """Sends one event of an answer."""
-    data = self._h11.send(event)
-    if data:
-      self._connection.transport.write(data)
+  def encode(self, event: h11.Event) -> bytes:
+    """One event of an answer as bytes."""
+    return self._h11.send(event) or b''
 
-  def answer_head(self, answer: Answer) -> None:
+  def write(self, data: bytes) -> None:
+    self._connection.transport.write(data)
+
+  def encode_head(self, answer: Answer) -> bytes:
+    """Status line and headers of an answer."""
     headers = [(name, value)
                for name, value in answer.headers.items()
                if name != 'content-length']
     headers.append(('content-length', str(len(answer.body))))
-    self.send(
+    return self.encode(
         h11.Response(
             status_code=answer.status,
             reason=_REASONS.get(answer.status, b''),
@@ -73,7 +75,7 @@ class Http1Protocol(asyncio.Protocol):
 
   def answered(self) -> None:
     """The answer is complete: on to the next request."""
-    self.send(h11.EndOfMessage())
+    self.encode(h11.EndOfMessage())  # Has no bytes: the length is known.
     if self._h11.our_state is h11.MUST_CLOSE:
       self._connection.close()
       return
@@ -86,7 +88,9 @@ class Http1Protocol(asyncio.Protocol):
     try:
       while not self._connection.ended:
         if self._h11.they_are_waiting_for_100_continue:
-          self.send(h11.InformationalResponse(status_code=100, headers=[]))
+          self.write(
+              self.encode(
+                  h11.InformationalResponse(status_code=100, headers=[])))
         event = self._h11.next_event()
         if event is h11.NEED_DATA or event is h11.PAUSED:
           return
@@ -130,8 +134,8 @@ class Http1Protocol(asyncio.Protocol):
   def _refuse(self, status: int) -> None:
     """Ends a connection whose bytes make no sense as HTTP."""
     if self._h11.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-      self.answer_head(Answer(status, headers={'connection': 'close'}))
-      self.send(h11.EndOfMessage())
+      self.write(
+          self.encode_head(Answer(status, headers={'connection': 'close'})))
     self._connection.close()
 
 
@@ -145,12 +149,29 @@ class Http1Exchange(Exchange):
     return answer.body
 
   def start(self, answer: Answer) -> None:
-    self._protocol.answer_head(answer)
+    self._protocol.write(self._protocol.encode_head(answer))
 
   def write(self, piece: bytes) -> None:
     if piece:
-      self._protocol.send(h11.Data(data=piece))
+      self._protocol.write(self._protocol.encode(h11.Data(data=piece)))
 
   def finish(self, answer: Answer) -> None:
     self.end(whole=True)
     self._protocol.answered()
+
+  def send(self, answer: Answer) -> None:
+    data = self._protocol.encode_head(answer)
+    if answer.body:
+      data += self._protocol.encode(h11.Data(data=answer.body))
+    # Ends before the client can know, so that the log is never behind it.
+    self.end(whole=True)
+    self._protocol.write(data)
+    self._protocol.answered()
+
+  def send_part(self, answer: Answer) -> None:
+    data = self._protocol.encode_head(answer)
+    if answer.body:
+      data += answer.body[:len(answer.body) // 2]
+    else:
+      data = data[:8]  # Some clients take cut headers for whole ones.
+    self._protocol.write(data)

@@ -57,6 +57,7 @@ Mode = Literal['thread', 'process']
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
+_GONE_SECONDS = 1.0
 _TAIL_BYTES = 4_000
 
 
@@ -159,7 +160,8 @@ def _start_process(
       suffix='.log',
       delete=False)
   command = [sys.executable, '-m', 'beam_harness.emulators.launch', service]
-  command += ['--fd', str(sock.fileno()), '--settings', json.dumps(settings)]
+  command += ['--fd', str(sock.fileno()), '--log', log.name]
+  command += ['--settings', json.dumps(settings)]
   # The child finds the modules that this process finds.
   path = os.pathsep.join(filter(None, sys.path))
   with log, sock:
@@ -174,8 +176,10 @@ def _start_process(
         pass_fds=[sock.fileno()])
 
   def obituary() -> str | None:
-    code = process.poll()
-    if code is None:
+    try:
+      # A process that ends loses its sockets before it is gone.
+      code = process.wait(_GONE_SECONDS)
+    except subprocess.TimeoutExpired:
       return None
     return (
         f'its process ended with {code}; the end of {log.name}:\n'
@@ -185,12 +189,10 @@ def _start_process(
     assert process.stdin is not None
     process.stdin.close()
     try:
-      code = process.wait(_STOP_SECONDS)
+      process.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
       process.kill()
-      code = process.wait()
-    if code == 0:
-      os.unlink(log.name)  # Otherwise it stays, for whoever looks into it.
+      process.wait()
 
   emulator = Emulator(host, close=close, obituary=obituary)
   try:
@@ -212,6 +214,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(prog='beam_harness.emulators.launch')
   parser.add_argument('service')
   parser.add_argument('--fd', type=int, required=True, help='listening socket')
+  parser.add_argument(
+      '--log',
+      type=pathlib.Path,
+      help='where this process writes; removed when it ends in good order')
   parser.add_argument('--settings', type=json.loads, default={})
   args = parser.parse_args(argv)
   # Ctrl-C in a terminal reaches the whole group; the parent decides.
@@ -221,6 +227,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       faults=FaultPlan.from_json(args.settings.get('faults', {})),
       capture=Capture(**args.settings.get('capture', {})))
   asyncio.run(_run_child(server, socket.socket(fileno=args.fd)))
+  if args.log is not None:
+    args.log.unlink(missing_ok=True)
   return 0
 
 

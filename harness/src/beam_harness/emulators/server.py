@@ -167,6 +167,7 @@ class _Request:
       '_decision',
       '_answer',
       '_pieces',
+      '_pause',
       '_timer')
 
   def __init__(self, server: Server, exchange: Exchange):
@@ -175,6 +176,7 @@ class _Request:
     self._decision = Decision()
     self._answer = Answer(500)
     self._pieces: list[bytes] = []
+    self._pause = 0.0
     self._timer: asyncio.TimerHandle | None = None
 
   def begin(self) -> None:
@@ -240,9 +242,7 @@ class _Request:
     elif kind == 'hang':
       pass  # The client's giving up ends the exchange.
     elif kind == 'truncate':
-      payload = exchange.payload(answer)
-      exchange.start(answer)
-      exchange.write_part(payload)
+      exchange.send_part(answer)
       exchange.connection.close()
     elif kind == 'slow_body':
       payload = exchange.payload(answer)
@@ -250,19 +250,21 @@ class _Request:
       self._pieces = [
           payload[at:at + size] for at in range(0, len(payload), size)
       ]
+      rule = self._decision.rule
+      assert rule is not None
+      self._pause = rule.seconds / max(1, len(self._pieces))
       exchange.start(answer)
-      self._trickle()
+      self._after(self._pause, self._trickle)
     else:
       exchange.send(answer)
 
   def _trickle(self) -> None:
-    if not self._pieces:
+    if self._pieces:
+      self._exchange.write(self._pieces.pop(0))
+    if self._pieces:
+      self._after(self._pause, self._trickle)
+    else:
       self._exchange.finish(self._answer)
-      return
-    self._exchange.write(self._pieces.pop(0))
-    rule = self._decision.rule
-    assert rule is not None
-    self._after(rule.seconds / _PIECES, self._trickle)
 
   def _ended(self, whole: bool) -> None:
     if self._timer is not None:
