@@ -89,7 +89,8 @@ def test_each_question_of_the_faq_has_its_own_answer():
   assert len(documents) == len(questions) == 503
   assert len({d.id for d in documents}) == 503
   assert [q.answer_id for q in questions] == [d.id for d in documents]
-  assert all(d.text and q.text for d, q in zip(documents, questions, strict=True))
+  assert all(
+      d.text and q.text for d, q in zip(documents, questions, strict=True))
 
 
 def test_a_limited_faq_keeps_questions_with_their_answers():

@@ -22,8 +22,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Optional
 
@@ -53,13 +55,20 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
   for variable in _ONE_THREAD_EACH:
     os.environ.setdefault(variable, '1')
+  # Beam warns about optional packages that are not installed.
+  logging.basicConfig(level=logging.ERROR)
+  from beam_harness.demo.report import Checks
   from beam_harness.demo.run import run
 
+  checks = Checks(sys.stdout)
   try:
-    checks = run(sys.stdout, limit=options.limit)
+    run(sys.stdout, checks, limit=options.limit)
   except KeyboardInterrupt:
-    print('\nInterrupted; the emulator is stopped.', file=sys.stderr)
+    print('Interrupted; the emulator is stopped.', file=sys.stderr)
     return 130
+  except Exception as e:
+    traceback.print_exc()
+    checks.equal('the demo ran to its end', type(e).__name__, 'no error')
   if options.json:
     checks.write_json(options.json)
   return 0 if checks.all_ok else 1

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import os
 import sysconfig
 from collections.abc import Iterator
@@ -104,7 +105,12 @@ def stdlib_documents(limit: Optional[int] = None,
     FileNotFoundError: there are no docstrings below `root` (an interpreter
       that ships only compiled files).
   """
-  root = root or sysconfig.get_path('stdlib')
+  documents = _documents_below(root or sysconfig.get_path('stdlib'))
+  return _spread(documents, limit)
+
+
+@functools.cache
+def _documents_below(root: str) -> list[Document]:
   found: dict[str, Document] = {}
   for name, docstring in _docstrings(root):
     if len(docstring) < MIN_DOCSTRING_CHARS:
@@ -119,7 +125,7 @@ def stdlib_documents(limit: Optional[int] = None,
   if not found:
     raise FileNotFoundError(
         f'no docstrings found in the Python source files below {root}')
-  return _spread([found[doc_id] for doc_id in sorted(found)], limit)
+  return [found[doc_id] for doc_id in sorted(found)]
 
 
 def faq(limit: Optional[int] = None) -> tuple[list[Document], list[Question]]:

@@ -56,9 +56,12 @@ __all__ = [
 #: Not PINECONE_API_KEY: a real key has no business in a demo.
 API_KEY_VARIABLE = 'BEAM_HARNESS_DEMO_API_KEY'
 
-# Two bundles at a time on threads of this process, which is what two cores
-# can use; the model is in memory once.
-_OPTIONS = ('--runner=FnApiRunner', '--direct_num_workers=2')
+# Two workers as threads of this process, which is what two cores can use; the
+# model is in memory once, and so is the connector's connection.
+_OPTIONS = (
+    '--runner=FnApiRunner',
+    '--direct_running_mode=multi_threading',
+    '--direct_num_workers=2')
 
 METADATA = ('title', 'text')
 

@@ -22,6 +22,7 @@ import os
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
 from typing import Optional
@@ -50,6 +51,7 @@ from beam_harness.demo.report import Checks
 from beam_harness.demo.report import Progress
 from beam_harness.demo.report import snippet
 from beam_harness.emulators import launch
+from beam_harness.emulators.core import GRPC_CODES
 from beam_harness.faults import FaultPlan
 
 __all__ = ['run']
@@ -59,13 +61,17 @@ TOP_K = 10
 SHOWN = 2  # documents printed per question
 
 STDLIB_QUESTIONS = (
+    'Is this IP address private?',
     'How do I compress a file with gzip?',
-    'Send an e-mail message through an SMTP server',
-    'split a string the way a shell does',
-    'watch many sockets and wait until one can be read',
-    'a queue that several threads can use safely',
+    'remove common indentation from lines of text',
+    'cache the results of a function',
+    'download a web page from a URL',
 )
 SHOWN_FAQ_QUESTIONS = 3
+
+_INVALID_ARGUMENT = GRPC_CODES['INVALID_ARGUMENT']
+_KEY_WIDTH = 24  # of a printed key, which may be far too long
+_ID_WIDTH = 100  # by which ids are told apart
 
 
 class _Corpus:
@@ -106,20 +112,16 @@ class _Corpus:
     } for d in self.documents]
 
 
-def run(out: TextIO, limit: Optional[int] = None) -> Checks:
+def run(out: TextIO, checks: Checks, limit: Optional[int] = None) -> None:
   """Runs the demo.
 
   Args:
     out: where to print.
+    checks: made as the demo goes along.
     limit: documents per source; None takes all.
-
-  Returns:
-    The checks that were made.
   """
   started = time.monotonic()
-  checks = Checks(out)
   progress = Progress(out)
-  os.environ.setdefault(job.API_KEY_VARIABLE, 'demo-key')
 
   def say(text: str = '') -> None:
     print(text, file=out, flush=True)
@@ -139,13 +141,15 @@ def run(out: TextIO, limit: Optional[int] = None) -> Checks:
     with progress.step('Starting the emulator'):
       emulator = launch.start('pinecone', mode='process')
     try:
+      os.environ[
+          job.API_KEY_VARIABLE] = emulator.environment()['PINECONE_API_KEY']
       _write_and_ask(emulator, corpus, folder, checks, progress, say)
       _write_under_faults(emulator, corpus, folder, checks, progress, say)
     finally:
       emulator.close()
   say()
-  say(f'{checks.summary()} {time.monotonic() - started:.0f} seconds in all.')
-  return checks
+  say(checks.summary())
+  say(f'{time.monotonic() - started:.0f} seconds in all.')
 
 
 def _write_and_ask(emulator, corpus, folder, checks, progress, say) -> None:
@@ -155,11 +159,14 @@ def _write_and_ask(emulator, corpus, folder, checks, progress, say) -> None:
   host = create_index(
       emulator.url, os.environ[job.API_KEY_VARIABLE], INDEX, DIMENSION)
   connection = job.connection_to(emulator.url)
-  before = encoder().done
   with progress.step(f'Embedding and writing {total:,} texts',
-                     total, lambda: encoder().done - before):
+                     total,
+                     _texts_from_now()):
     outcome = job.write_documents(corpus.documents, INDEX, connection, folder)
-  with progress.step('Embedding them again outside Beam, to compare'):
+  again = total + len(corpus.questions)
+  with progress.step('Embedding them again outside Beam, to compare',
+                     again,
+                     _texts_from_now()):
     corpus.embed()
   client = IndexClient(host, os.environ[job.API_KEY_VARIABLE])
   expected = corpus.by_name()
@@ -172,19 +179,15 @@ def _write_and_ask(emulator, corpus, folder, checks, progress, say) -> None:
 
   say()
   say('2. Ask')
-  with progress.step(f'Asking {len(corpus.questions):,} questions'):
+  with progress.step(f'Asking {len(corpus.questions):,} questions',
+                     len(corpus.questions),
+                     _texts_from_now()):
     answers = job.ask_questions(corpus.questions, host, TOP_K, folder)
   client.close()
-  shown = corpus.stdlib_questions + corpus.faq_questions[:SHOWN_FAQ_QUESTIONS]
-  for question in shown:
-    say(f'  {question.text}')
-    for match in answers[question.id][:SHOWN]:
-      text = match['text']
-      if question.namespace == STDLIB:
-        text = text.removeprefix(f'{match["title"]}: ')
-      say(
-          f'    {match["score"]:.2f}  {match["id"]}: ' +
-          snippet(text, 70 - len(match['id'])))
+  spread = max(1, len(corpus.faq_questions) // SHOWN_FAQ_QUESTIONS)
+  shown = corpus.faq_questions[::spread][:SHOWN_FAQ_QUESTIONS]
+  for question in corpus.stdlib_questions + shown:
+    _show_found(question, answers[question.id], say)
 
   say()
   say('3. Is that what exact search finds? Recall over the FAQ')
@@ -209,15 +212,33 @@ def _write_and_ask(emulator, corpus, folder, checks, progress, say) -> None:
             recall(best, relevant, k))
 
 
+def _show_found(question: Question, found, say) -> None:
+  place = ''
+  if question.answer_id:
+    ids = [match['id'] for match in found]
+    place = (
+        f'  (its own answer is number {ids.index(question.answer_id) + 1})' if
+        question.answer_id in ids else f'  (its own answer is not in {TOP_K})')
+  say(f'  {question.text}{place}')
+  for match in found[:SHOWN]:
+    text = match['text'].removeprefix(f'{match["title"]}: ')
+    line = f'{match["score"]:.2f}  {match["id"]}: {text}'
+    say(f'    {snippet(line, 75)}')
+
+
 def _write_under_faults(
     emulator, corpus, folder, checks, progress, say) -> None:
   say()
   say('4. The same records again, into an empty index, while things go wrong')
   say('   Of ten requests one fails and one is throttled, in twenty one answer')
-  say('   is lost after the write, and five records cannot be stored.')
+  say('   is lost after the write, and five records cannot be stored: one of')
+  say(
+      '   them only the service knows to be bad, and refuses its neighbours too.'
+  )
   emulator.reset()
   host = create_index(
       emulator.url, os.environ[job.API_KEY_VARIABLE], INDEX, DIMENSION)
+  emulator.seed({'$options': faulty.SERVICE_OPTIONS})
   emulator.faults(faulty.fault_plan())
   good = corpus.records()
   bad = faulty.bad_records()
@@ -231,40 +252,66 @@ def _write_under_faults(
         folder,
         faulty.MAX_RECORDS)
   emulator.faults(FaultPlan())
-  faults = Counter(entry.fault for entry in emulator.log('upsert'))
+  log = emulator.log('upsert')
+  faults = Counter(entry.fault for entry in log)
+  refused = sum(entry.status == _INVALID_ARGUMENT for entry in log)
   say(
-      f'  {faults.total()} requests: {faults["error"]} answered 503, '
-      f'{faults["throttle"]} throttled, {faults["reset"]} answers lost, '
-      f'{faults["poison"]} refused for one bad record')
+      f'  {len(log):,} requests: {faults["error"]} answered 503, '
+      f'{faults["throttle"]} throttled, {faults["reset"]} with a lost answer, '
+      f'{refused} refused for one bad record')
+  say(
+      f'  {outcome.metrics.get("records_retried", 0):,} times a record was sent '
+      'again')
   say('  Refused, with the reason on the dead letter:')
   for failure in sorted(outcome.failed, key=lambda f: f['key']):
     say(
-        f'    {snippet(failure["key"], 24)}: '
-        f'{snippet(failure["message"], 100)}')
+        f'    {failure["key"][:_KEY_WIDTH]}: {snippet(failure["message"], 200)}'
+    )
 
   expected = {(r['namespace'], r['id']): r['values'] for r in good}
   checks.equal(
-      'records in = written + refused',
+      'faults: records in = written + refused',
       f'{len(outcome.written):,} + {len(outcome.failed):,}',
       f'{len(good):,} + {len(bad):,}')
   checks.equal(
-      'refused are the planted ones, once each',
-      sorted(f['key'] for f in outcome.failed),
-      sorted(r['id'] for r in bad))
+      "faults: the same from the transform's own counters",
+      f'{outcome.metrics.get("records_written", 0):,} + '
+      f'{outcome.metrics.get("records_refused", 0):,}',
+      f'{len(good):,} + {len(bad):,}')
   checks.equal(
-      'written are all others, once each',
-      sorted(outcome.written) == sorted(expected),
-      True)
-  checks.equal('records in the index', client.counts(), corpus.counts)
+      'faults: refused without need, or bad and not refused',
+      _odd([f['key'] for f in outcome.failed], [r['id'] for r in bad]),
+      'none')
   checks.equal(
-      'largest difference between the index and what was written',
+      'faults: written twice, or neither written nor refused',
+      _odd([doc_id for _, doc_id in outcome.written],
+           [doc_id for _, doc_id in expected]),
+      'none')
+  checks.equal('faults: records in the index', client.counts(), corpus.counts)
+  checks.equal(
+      'faults: largest difference between the index and what was written',
       largest_difference(_held(client, expected), expected),
       0.0)
-  for kind, name in (('error', 'requests answered 503'),
-                     ('throttle', 'requests throttled'),
-                     ('reset', 'answers lost after the write')):
+  for kind, name in (('error', 'faults: requests answered 503'),
+                     ('throttle', 'faults: requests throttled'),
+                     ('reset', 'faults: answers lost after the write')):
     checks.at_least(name, faults[kind], 1)
   client.close()
+
+
+def _odd(ids: Sequence[str], expected: Sequence[str]) -> str:
+  """What is not as often among `ids` as it should be."""
+  # A dead letter's key is cut where an id is far too long.
+  surplus = Counter(doc_id[:_ID_WIDTH] for doc_id in ids)
+  surplus.subtract(doc_id[:_ID_WIDTH] for doc_id in expected)
+  odd = sorted(doc_id[:_KEY_WIDTH] for doc_id, n in surplus.items() if n)
+  return ', '.join(odd[:5]) + f' ({len(odd)})' if odd else 'none'
+
+
+def _texts_from_now() -> Callable[[], int]:
+  """Counts the texts the model embeds from now on."""
+  before = encoder().done
+  return lambda: encoder().done - before
 
 
 def _held(client: IndexClient, names) -> dict[tuple[str, str], list[float]]:
