@@ -136,3 +136,13 @@ def test_it(engine_name):
   run(test, '-s').stdout.fnmatch_lines(['*the engine is fnapi*'])
   run(test, '-s',
       '--engine=prism').stdout.fnmatch_lines(['*the engine is prism*'])
+
+
+def test_the_pinecone_fixture_is_the_pinecone_emulator(run):
+  result = run(
+      '''
+def test_it(pinecone):
+  assert 'PINECONE_CONTROLLER_HOST' in pinecone.environment()
+  assert pinecone.log() == []
+''')
+  result.assert_outcomes(passed=1)

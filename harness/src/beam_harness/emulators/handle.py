@@ -153,6 +153,9 @@ class Emulator:
   def max_in_flight(self, operation: str | None = None) -> int:
     """The most requests in flight at one time since the last reset.
 
+    A service that answers at once has one at a time: to see how many a client
+    sends together, delay the answers with a 'latency' rule.
+
     Args:
       operation: only requests of this one; None is all together.
     """

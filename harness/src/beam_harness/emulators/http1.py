@@ -43,7 +43,7 @@ class Http1Protocol(asyncio.Protocol):
     self._serve = serve
     self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=64 << 10)
     self._request: h11.Request | None = None
-    self._chunks: list[bytearray] = []
+    self._chunks: list[bytes] = []
     self._nbytes = 0
     self._reading = False
 
