@@ -185,22 +185,22 @@ class BlockEncoder:
         merged = _map_columns(column, layout)
       elif layout.takes_scalar_metadata:
         named[field] = column
-    entries: dict[str, list[bytes]] = {}
-    for source in (named, merged):
-      for name, column in source.items():
-        try:
-          key = MetadataKey(name)
-        except Refused as refused:
-          for i in range(batch.num_rows):
-            bad.setdefault(i, refused)
-          continue
-        encoded = columns.metadata_column(key, column, bad)
-        if name in entries:
-          encoded = _both(name, field, entries[name], encoded, bad)
-        entries[name] = encoded
-    if not entries:
+    keyed = []
+    for name, column in (*named.items(), *merged.items()):
+      try:
+        keyed.append((MetadataKey(name), column))
+      except Refused as refused:
+        for i in range(batch.num_rows):
+          bad.setdefault(i, refused)
+    if not keyed:
       return None
-    ordered = [entries[name] for name in sorted(entries)]
+    entries: dict[str, list[bytes]] = {}
+    for key, column in sorted(keyed, key=lambda pair: pair[0].name):
+      encoded = columns.metadata_column(key, column, bad)
+      if key.name in entries:
+        encoded = _both(key.name, field, entries[key.name], encoded, bad)
+      entries[key.name] = encoded
+    ordered = list(entries.values())
     structs = (
         ordered[0] if len(ordered) == 1 else
         [b''.join(row) for row in zip(*ordered, strict=True)])

@@ -113,21 +113,11 @@ def dense_column(
     return Dense(memoryview(b''), nothing, nothing)
   child, starts, sizes = lists
   if child.null_count:
-    child = _without_nulls(
-        child,
-        starts,
-        sizes,
-        bad,
-        Refused(
-            'VectorType', f'{field!r} holds a null: a vector holds numbers'))
+    child = _without_nulls(child, starts, sizes, bad, schema.null_value(field))
   numbers = child.to_numpy(zero_copy_only=False)
   if numbers.dtype == np.float16:
     numbers = numbers.astype(FLOAT32)
-  if index.dimension is not None:
-    wrong = (sizes != index.dimension) & (sizes != 0)
-    for i in np.flatnonzero(wrong).tolist():
-      bad.setdefault(i, index.wrong_dimension(int(sizes[i]), field))
-  _check_rows(numbers, starts, sizes, field, bad)
+  _check_rows(numbers, starts, sizes, index, field, bad)
   if numbers.dtype != FLOAT32:
     with np.errstate(over='ignore', invalid='ignore'):
       numbers = numbers.astype(FLOAT32)
@@ -176,17 +166,21 @@ def _check_rows(
     numbers: np.ndarray,
     starts: np.ndarray,
     sizes: np.ndarray,
+    index: IndexSchema,
     field: str,
     bad: Refusals) -> None:
   n = len(sizes)
   if not n:
     return
   width = int(sizes[0])
-  if width and numbers.dtype.kind == 'f' and (
-      sizes == width).all() and len(numbers) == n * width:
+  if width and width == (index.dimension
+                         or width) and numbers.dtype.kind == 'f' and (
+                             sizes
+                             == width).all() and len(numbers) == n * width:
     # The sums of squares prove most vectors right at the price of one pass.
     matrix = numbers.reshape(n, width)
-    squares = np.matmul(matrix[:, None, :], matrix[:, :, None]).reshape(n)
+    with np.errstate(over='ignore'):
+      squares = np.matmul(matrix[:, None, :], matrix[:, :, None]).reshape(n)
     largest = np.inf if numbers.dtype == FLOAT32 else schema.SAFE_SQUARES
     fine = (squares > schema.NONZERO_SQUARES) & (squares < largest)
     suspects = np.flatnonzero(~fine).tolist()
@@ -196,7 +190,7 @@ def _check_rows(
     if i in bad:
       continue
     try:
-      schema.dense_values(numbers[starts[i]:starts[i] + sizes[i]], field)
+      schema.dense_values(numbers[starts[i]:starts[i] + sizes[i]], field, index)
     except Refused as refused:
       bad[i] = refused
 

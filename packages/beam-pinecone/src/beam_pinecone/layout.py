@@ -103,13 +103,10 @@ class Layout:
       raise ValueError('keep and drop exclude each other: give one of them')
     kept = None if keep is None else _names('keep', keep)
     dropped = () if drop is None else _names('drop', drop)
-    for parameter, names in (('keep', kept or ()), ('drop', dropped)):
-      for name in names:
-        if name in (id_field, values_field, sparse_field):
-          raise ValueError(
-              f'{parameter} names {name!r}, which is {taken[name]} and no '
-              'metadata')
     for name in kept or ():
+      if name in (id_field, values_field, sparse_field):
+        raise ValueError(
+            f'keep names {name!r}, which is {taken[name]} and no metadata')
       try:
         MetadataKey(name)
       except Refused as e:

@@ -178,15 +178,13 @@ class RecordEncoder:
     if layout.values is not None:
       value = row.get(layout.values)
       if value is not None:
-        values, n = dense_values(value, layout.values)
+        values, n = dense_values(value, layout.values, schema)
     if layout.sparse is not None:
       value = row.get(layout.sparse)
       if value is not None:
         sparse = sparse_message(*sparse_values(value, layout.sparse))
     if not n or sparse or schema.vector_type == 'sparse':
       schema.check_parts(n > 0, bool(sparse), layout.values, layout.sparse)
-    if n and n != schema.dimension and schema.dimension is not None:
-      raise schema.wrong_dimension(n, layout.values)
     return values, 4 * n, sparse
 
   def _metadata(self, row: Mapping[str, Any]) -> bytes:

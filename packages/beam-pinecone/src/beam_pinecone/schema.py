@@ -51,6 +51,8 @@ MAX_DIMENSION = 20_000  # of dense vectors
 
 FLOAT32 = np.dtype('<f4')
 FLOAT32_MAX = float(np.finfo(np.float32).max)
+# Unlike the other ways to a sum of squares this one never warns (numpy 2.4).
+_squares = np.vdot
 # A dense vector needs one value at least this far from zero.
 SMALLEST_VALUE = 1e-8
 
@@ -132,13 +134,14 @@ class IndexSchema:
           f'{values!r} is missing: index {self.index!r} is dense, every vector '
           'needs dense values; use a sparse index for sparse values alone')
 
-  def wrong_dimension(self, found: int, field: Optional[str]) -> Refused:
-    """The refusal of a dense vector of another length."""
-    return Refused(
-        'WrongDimension',
-        f'{field!r} has {found} values, index {self.index!r} has dimension '
-        f'{self.dimension}: use the embedding model the index was made for, or '
-        'another index')
+  def check_dimension(self, found: int, field: Optional[str]) -> None:
+    """Raises Refused if a dense vector has another length than the index."""
+    if self.dimension is not None and found != self.dimension:
+      raise Refused(
+          'WrongDimension',
+          f'{field!r} has {found} values, index {self.index!r} has dimension '
+          f'{self.dimension}: use the embedding model the index was made for, '
+          'or another index')
 
 
 # --------------------------------------------------------------- ids, names
@@ -211,12 +214,16 @@ def _ascii(text: str, what: str, kind: str, limit: int, instead: str) -> bytes:
 # ------------------------------------------------------------ dense vectors
 
 
-def dense_values(value: Any, field: Optional[str]) -> tuple[Any, int]:
+def dense_values(
+    value: Any,
+    field: Optional[str],
+    index: Optional[IndexSchema] = None) -> tuple[Any, int]:
   """A dense vector as little-endian float32.
 
   Args:
     value: list, tuple, `array.array`, numpy array or Arrow list of numbers.
     field: the record's field, for messages.
+    index: whose dimension it has to have; None for any.
 
   Returns:
     A contiguous buffer and the number of values in it.
@@ -233,8 +240,10 @@ def dense_values(value: Any, field: Optional[str]) -> tuple[Any, int]:
       data = _packer(n)(*value)
     except (struct.error, OverflowError, TypeError, ValueError) as e:
       raise _explain_list(value, field) from e
+    if index is not None and n != index.dimension:
+      index.check_dimension(n, field)
     vector = np.frombuffer(data, FLOAT32)
-    if not NONZERO_SQUARES < vector.dot(vector) < math.inf:
+    if not NONZERO_SQUARES < _squares(vector, vector) < math.inf:
       check_vector(vector, field)
     return data, n
   if kind is not np.ndarray:
@@ -245,9 +254,14 @@ def dense_values(value: Any, field: Optional[str]) -> tuple[Any, int]:
     raise Refused(
         'VectorType',
         f'{field!r} is an array of {value.ndim} dimensions: a vector has one')
-  if value.shape[0] and not (NONZERO_SQUARES < value.dot(value) < math.inf):
+  n = value.shape[0]
+  if not n:
+    return b'', 0
+  if index is not None and n != index.dimension:
+    index.check_dimension(n, field)
+  if not NONZERO_SQUARES < _squares(value, value) < math.inf:
     check_vector(value, field)
-  return value.data, value.shape[0]
+  return value.data, n
 
 
 @functools.lru_cache(maxsize=256)
@@ -280,6 +294,12 @@ def overflow(position: int, field: Optional[str]) -> Refused:
       'Pinecone keeps: scale the vector')
 
 
+def null_value(field: Optional[str]) -> Refused:
+  """The refusal of a vector that lacks a number."""
+  return Refused(
+      'VectorType', f'{field!r} holds a null: a vector holds numbers')
+
+
 def check_vector(vector: np.ndarray, field: Optional[str]) -> None:
   """Raises Refused if a vector is not finite or all zero."""
   finite = np.isfinite(vector)
@@ -303,6 +323,8 @@ def _explain_list(value: Any, field: Optional[str]) -> Refused:
     except (OverflowError, ValueError):
       return overflow(i, field)
     except (struct.error, TypeError):
+      if number is None:
+        return null_value(field)
       return Refused(
           'VectorType',
           f'{field!r}[{i}] is {_named(number)}: a vector holds numbers')
@@ -344,8 +366,7 @@ def _arrow_numbers(value: Any, field: Optional[str]) -> Optional[np.ndarray]:
   if numbers is None or not hasattr(numbers, 'null_count'):
     return None
   if numbers.null_count:
-    raise Refused(
-        'VectorType', f'{field!r} holds a null: a vector holds numbers')
+    raise null_value(field)
   return numbers.to_numpy(zero_copy_only=False)
 
 
