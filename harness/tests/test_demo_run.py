@@ -17,6 +17,7 @@
 """The demo as a whole, on few documents, against the emulator."""
 
 import json
+import logging
 import os
 
 import numpy as np
@@ -116,6 +117,7 @@ def test_the_emulator_is_stopped_when_somebody_interrupts(
     raise KeyboardInterrupt
 
   monkeypatch.setattr(run, 'create_index', interrupted)
+  monkeypatch.setattr(logging, 'disable', lambda level: None)
   assert demo.main(['--limit', '3', '--json', str(checks_file)]) == 130
   assert emulator.closed
   assert not checks_file.exists()

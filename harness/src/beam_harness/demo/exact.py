@@ -20,8 +20,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 __all__ = ['ExactSearch', 'largest_difference', 'recall']
 
@@ -79,8 +81,7 @@ def recall(
 
 
 def largest_difference(
-    held: Mapping[str, Sequence[float]],
-    expected: Mapping[str, Sequence[float]]) -> float:
+    held: Mapping[Any, ArrayLike], expected: Mapping[Any, ArrayLike]) -> float:
   """The largest difference of any component; infinite unless the ids match."""
   if held.keys() != expected.keys():
     return float('inf')

@@ -18,6 +18,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 import time
@@ -145,6 +146,11 @@ def run(out: TextIO, checks: Checks, limit: Optional[int] = None) -> None:
           job.API_KEY_VARIABLE] = emulator.environment()['PINECONE_API_KEY']
       _write_and_ask(emulator, corpus, folder, checks, progress, say)
       _write_under_faults(emulator, corpus, folder, checks, progress, say)
+    except KeyboardInterrupt:
+      # Threads of the pipeline go on until the process ends, and would complain
+      # at length about the missing emulator.
+      logging.disable(logging.CRITICAL)
+      raise
     finally:
       emulator.close()
   say()
