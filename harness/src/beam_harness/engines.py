@@ -128,6 +128,9 @@ class Engine:
       if watch and not run.ended.is_set():
         watch.kill()
     if run.error is not None:
+      # What Beam may say instead of waiting for ever.
+      if watch and 'Channel closed prematurely' in str(run.error):
+        raise WorkerDied(f'{self.name!r}: {run.error}') from run.error
       raise run.error
     if run.result.state != PipelineState.DONE:
       raise AssertionError(
