@@ -356,6 +356,49 @@ async def delivery(link: Link, rows: Sequence[Row]) -> Delivery:
   return Delivery(report, settled, error, now)
 
 
+class HeldClockLoop(VirtualTimeLoop):
+  """A loop whose clock stands still until it is moved, or let go to jump.
+
+  For tests with other threads: the clock of a `VirtualTimeLoop` jumps while
+  they work.
+  """
+  def __init__(self) -> None:
+    super().__init__()
+    self.held = True
+    selector = self._selector
+    select, jump = type(selector).select, selector.select
+
+    def wait(timeout: Optional[float] = None) -> Any:
+      if self.held and timeout is not None and timeout > 0:
+        return select(selector, None)
+      return jump(timeout)
+
+    selector.select = wait
+
+  async def let_pass(self, seconds: float, step: float = 0.25) -> None:
+    """Moves the clock; what is due on the way happens on the way."""
+    until = self._now + seconds
+    while self._now < until:
+      self._now = min(until, self._now + step)
+      for _ in range(8):
+        await asyncio.sleep(0)
+
+
+def held_runtime() -> Runtime:
+  """A runtime whose clock moves by `let_pass`, or from `let_go` on."""
+  return Runtime(loop_factory=HeldClockLoop, rng=random.Random(0))
+
+
+def let_pass(runtime: Runtime, seconds: float) -> None:
+  runtime.run(runtime.loop().let_pass(seconds))
+
+
+def let_go(runtime: Runtime) -> None:
+  """From now on the clock jumps."""
+  loop = runtime.loop()
+  loop.call_soon_threadsafe(setattr, loop, 'held', False)
+
+
 def jumping_runtime(grace: float = 0.0) -> Runtime:
   """A runtime whose clock jumps; back-offs are the same in each run."""
   return Runtime(
@@ -382,7 +425,10 @@ class Outcome:
   error: Optional[BaseException] = None
 
 
-def run_bundle(dispatcher: Dispatcher, elements: Iterable[Any]) -> Outcome:
+def run_bundle(
+    dispatcher: Dispatcher,
+    elements: Iterable[Any],
+    before_drain: Callable[[], None] = lambda: None) -> Outcome:
   """One bundle from its first element to its end, as a DoFn would."""
   outcome = Outcome()
   bundle = dispatcher.bundle()
@@ -390,6 +436,7 @@ def run_bundle(dispatcher: Dispatcher, elements: Iterable[Any]) -> Outcome:
     for i, element in enumerate(elements):
       bundle.submit(element, i)
       outcome.submissions += bundle.settled()
+    before_drain()
     outcome.submissions += bundle.drain()
   except Exception as error:  # pylint: disable=broad-except
     outcome.error = error
