@@ -62,6 +62,13 @@ _CLASSES = {
     'fatal': 'fatal',
 }
 
+# Facts of a report about lookups, and the counter of each.
+_LOOKUPS = {
+    'cache_hits': 'cache_hits',
+    'cache_misses': 'cache_misses',
+    'joined': 'requests_saved',
+}
+
 
 class DeliveryMetrics:
   """Counts what the engine reports.
@@ -71,7 +78,9 @@ class DeliveryMetrics:
   `requests_refused`, `requests_fatal`; `records_written`, `records_refused`,
   `records_superseded`, `records_unreached` (given up in an outage),
   `records_retried`; `bytes_sent` (retries included); `flush_<reason>`;
-  `connections_opened`; `cumulativeThrottlingSeconds`.
+  `connections_opened`; `cumulativeThrottlingSeconds`. For lookups
+  `records_found`, `records_missing`, `cache_hits`, `cache_misses` and
+  `requests_saved` (rows that waited for another's request).
   Distributions: `batch_records`, `batch_bytes`, `request_latency_ms`,
   `in_flight`.
 
@@ -92,6 +101,20 @@ class DeliveryMetrics:
     """Names the sink as one that this job writes to."""
     if self._lineage:
       Lineage.sinks().add(self._lineage[0], *self._lineage[1:])
+
+  def source(self) -> None:
+    """Names the source as one that this job reads from."""
+    if self._lineage:
+      Lineage.sources().add(self._lineage[0], *self._lineage[1:])
+
+  def looked_up(self, found: int, missing: int, refused: int) -> None:
+    """Counts rows whose answer is known."""
+    if found:
+      self._count('records_found', found)
+    if missing:
+      self._count('records_missing', missing)
+    if refused:
+      self._count('records_refused', refused)
 
   def settled(
       self, written: int, refused: int, superseded: int,
@@ -117,6 +140,9 @@ class DeliveryMetrics:
         self._count('records_retried', report.retried)
       if report.in_flight:
         self._update('in_flight', report.in_flight)
+      for name in ('cache_hits', 'cache_misses', 'joined'):
+        if getattr(report, name):
+          self._count(_LOOKUPS[name], getattr(report, name))
       if report.records:
         self._update('batch_records', report.records)
         self._update('batch_bytes', report.nbytes)

@@ -117,7 +117,8 @@ class Tuning:
       raise ValueError(
           'Tuning.refusals_in_a_row must be an int >= 0, '
           f'got {self.refusals_in_a_row!r}')
-    if self.rate_limiter is not None:
+    if self.rate_limiter is not None and not isinstance(self.rate_limiter,
+                                                        values.ByValue):
       if not callable(getattr(self.rate_limiter, 'allow', None)):
         raise ValueError(
             'Tuning.rate_limiter must have a method allow(hits_added=n), as '

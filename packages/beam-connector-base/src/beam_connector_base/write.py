@@ -31,28 +31,23 @@ from apache_beam.typehints import Any as AnyType
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_connector_base.across import AcrossBundles
-from beam_connector_base.bundle import Bundle
 from beam_connector_base.columnar import take_rows
-from beam_connector_base.dispatcher import Dispatcher
-from beam_connector_base.errors import LostRecordError
+from beam_connector_base.dofn import FAILED
+from beam_connector_base.dofn import DeliverFn
 from beam_connector_base.failures import FailedRecord
-from beam_connector_base.failures import RecordRefusedError
 from beam_connector_base.failures import check_on_error
 from beam_connector_base.failures import handle_failures
 from beam_connector_base.metrics import BundleLedger
 from beam_connector_base.metrics import CombineLedger
-from beam_connector_base.metrics import DeliveryMetrics
 from beam_connector_base.metrics import LedgerRow
 from beam_connector_base.operation import Operation
 from beam_connector_base.rows import is_block
-from beam_connector_base.submission import Failure
 from beam_connector_base.submission import Submission
 from beam_connector_base.tuning import Tuning
 
 __all__ = ['WriteFn', 'WriteRecords', 'WriteResult']
 
 _WRITTEN = 'written'
-_FAILED = 'failed'
 _LEDGER = 'ledger'
 
 
@@ -155,8 +150,8 @@ class WriteRecords(beam.PTransform):
         lineage=self._lineage)
     outputs = (
         pcoll | 'Write' >> beam.ParDo(write).with_output_types(
-            element_type).with_outputs(_FAILED, _LEDGER, main=_WRITTEN))
-    failed = outputs[_FAILED]
+            element_type).with_outputs(FAILED, _LEDGER, main=_WRITTEN))
+    failed = outputs[FAILED]
     failed.element_type = FailedRecord
     ledger = outputs[_LEDGER]
     ledger.element_type = LedgerRow
@@ -179,14 +174,8 @@ class WriteRecords(beam.PTransform):
     return data
 
 
-class WriteFn(beam.DoFn):
-  """Hands elements to the engine and emits them as they settle.
-
-  An element may settle while later ones are processed, so all outputs are
-  `WindowedValue`s of the element they belong to. Never wrap this in
-  `with_exception_handling`: it would blame whatever element happens to be
-  processed when something goes wrong, and forget the others.
-  """
+class WriteFn(DeliverFn):
+  """Writes elements and keeps the books of what became of them."""
   def __init__(
       self,
       operation: Operation,
@@ -195,78 +184,17 @@ class WriteFn(beam.DoFn):
       fail: bool,
       name: str,
       lineage: Optional[Sequence[str]] = None):
-    self._operation = operation
-    self._tuning = tuning
-    self._fail = fail
-    self._name = name
-    self._metrics = DeliveryMetrics(name, lineage)
-    self._dispatcher: Optional[Dispatcher] = None
-    self._bundle: Optional[Bundle] = None
+    super().__init__(operation, tuning, fail=fail, name=name, lineage=lineage)
     self._ledger = BundleLedger()
-    self._submitted = 0
-    self._emitted = 0
-
-  def setup(self) -> None:
-    self._dispatcher = Dispatcher(self._operation, self._tuning)
-    self._dispatcher.open()
 
   def start_bundle(self) -> None:
-    # A runner may use the instance again after a bundle failed.
-    self._abandon()
-    assert self._dispatcher is not None
-    self._bundle = self._dispatcher.bundle()
+    super().start_bundle()
     self._ledger = BundleLedger()
-    self._submitted = 0
-    self._emitted = 0
 
-  def process(
-      self, element: Any, wv: Any = beam.DoFn.WindowedValueParam) -> Any:
-    bundle = self._bundle
-    assert bundle is not None
-    try:
-      self._submitted += 1
-      bundle.submit(element, wv)
-      settled = bundle.settled()
-      if not settled:
-        return ()
-      out = self._emit(settled)
-      self._metrics.record(bundle.reports())
-    except BaseException:
-      self._abandon()
-      raise
-    return out if len(wv.windows) == 1 else _keep_windows(out)
-
-  def finish_bundle(self) -> Any:
-    bundle = self._bundle
-    assert bundle is not None
-    try:
-      out = self._emit(bundle.drain())
-      if self._emitted != self._submitted:
-        raise LostRecordError(
-            f'{self._name}: {self._submitted} elements were submitted and '
-            f'{self._emitted} settled')
-    except BaseException:
-      self._abandon()
-      raise
-    self._bundle = None
-    self._metrics.record(bundle.reports())
+  def _closing(self) -> list[Any]:
     if self._submitted:
       self._metrics.sink()
-    out.extend(TaggedOutput(_LEDGER, row) for row in self._ledger.rows())
-    return out
-
-  def teardown(self) -> None:
-    self._abandon()
-    if self._dispatcher is not None:
-      self._dispatcher.close()
-      self._dispatcher = None
-
-  def _abandon(self) -> None:
-    """Cancels the bundle: nothing of it may be taken for the next one's."""
-    bundle, self._bundle = self._bundle, None
-    if bundle is not None:
-      bundle.cancel()
-      self._metrics.record(bundle.reports())
+    return [TaggedOutput(_LEDGER, row) for row in self._ledger.rows()]
 
   def _emit(self, settled: list[Submission]) -> list[Any]:
     """The outputs of elements whose rows have all settled."""
@@ -315,19 +243,9 @@ class WriteFn(beam.DoFn):
     wv: WindowedValue = submission.ticket
     failures = submission.failures or []
     rows = submission.rows
-    if rows != (element.num_rows if is_block(element) else max(rows, 1)):
-      raise LostRecordError(
-          f'{self._name}: an element of '
-          f'{element.num_rows if is_block(element) else 1} row(s) was encoded '
-          f'as {rows}: a bug of the connector')
-    if failures and self._fail:
-      raise self._refused(failures[0])
+    self._check_rows(submission)
+    out: list[Any] = self._failed(submission, failures)
     self._ledger.enter(submission)
-    out: list[Any] = [
-        TaggedOutput(
-            _FAILED, wv.with_value(_failed_record(submission, failure)))
-        for failure in failures
-    ]
     if not failures:
       if rows:
         out.append(wv)
@@ -336,63 +254,3 @@ class WriteFn(beam.DoFn):
       kept[[failure.row for failure in failures]] = False
       out.append(wv.with_value(take_rows(element, np.flatnonzero(kept))))
     return out
-
-  def _refused(self, failure: Failure) -> RecordRefusedError:
-    record = f'record {failure.key!r}' if failure.key else 'a record'
-    if failure.row:
-      record += f' (row {failure.row} of its RecordBatch)'
-    if failure.destination:
-      record += f' for {failure.destination!r}'
-    status = f' [{failure.http_status}]' if failure.http_status else ''
-    return RecordRefusedError(
-        f'{self._name}: {self._operation.target}: {record} was refused'
-        f'{status}: {failure.error_type}: {failure.message}. Mend the record, '
-        "or pass on_error='collect' and read .failed.")
-
-
-# --------------------------------------------------------------------- helpers
-
-
-def _failed_record(submission: Submission, failure: Failure) -> FailedRecord:
-  element = submission.element
-  if is_block(element):
-    element = take_rows(element, [failure.row])
-  return FailedRecord(
-      element,
-      failure.destination,
-      failure.key,
-      failure.stage,
-      failure.error_type,
-      failure.message,
-      failure.http_status,
-      failure.attempts,
-      submission.ticket.timestamp)
-
-
-class _Windows(tuple[Any, ...]):
-  """The windows of an output that must not be multiplied.
-
-  For each `WindowedValue` that `process` emits, Beam (2.77:
-  runners/common.py, _maybe_propagate_windowing_info) repeats the windows as
-  many times as the *current* input has windows: with windows that slide, an
-  output would reach each of its windows several times.
-  """
-  __slots__ = ()
-
-  def __mul__(self, n: Any) -> _Windows:
-    return self
-
-
-def _keep_windows(outputs: list[Any]) -> list[Any]:
-  kept: list[Any] = []
-  for output in outputs:
-    if isinstance(output, TaggedOutput):
-      kept.append(TaggedOutput(output.tag, _with_fixed_windows(output.value)))
-    else:
-      kept.append(_with_fixed_windows(output))
-  return kept
-
-
-def _with_fixed_windows(wv: WindowedValue) -> WindowedValue:
-  return WindowedValue(
-      wv.value, wv.timestamp, _Windows(wv.windows), wv.pane_info)
