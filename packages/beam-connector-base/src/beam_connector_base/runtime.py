@@ -237,14 +237,21 @@ class Runtime:
         return
       if self._sessions.get(shared.key) is shared:
         del self._sessions[shared.key]
-    if self.alive:
-      try:
-        self.run(_close(shared), _CLOSE_SECONDS)
-      except concurrent.futures.TimeoutError:
-        _LOGGER.warning(
-            '%s: the session did not close in %g s',
-            shared.key[0].target,
-            _CLOSE_SECONDS)
+    if not self.alive or (shared.link is not None and shared.link.closing):
+      return
+    try:
+      self.run(_close(shared), _CLOSE_SECONDS)
+    except concurrent.futures.TimeoutError:
+      _LOGGER.warning(
+          '%s: the session did not close in %g s',
+          shared.key[0].target,
+          _CLOSE_SECONDS)
+    except Exception as error:  # pylint: disable=broad-except
+      # All that was delivered is acknowledged: nothing depends on it.
+      _LOGGER.warning(
+          '%s: the session did not close cleanly: %s',
+          shared.key[0].target,
+          redact(f'{type(error).__name__}: {error}'))
 
   def shutdown(self) -> None:
     """Cancels what is in flight, closes the sessions and stops the loop."""
