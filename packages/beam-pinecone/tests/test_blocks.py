@@ -343,6 +343,21 @@ def test_repeated_words_are_written_like_others():
   check_like_single_records(batch)
 
 
+def test_a_slice_of_a_column_of_many_words_is_written():
+  words = pa.array([f'word {i}' for i in range(128)]).dictionary_encode()
+  column = pa.DictionaryArray.from_arrays(
+      words.indices.cast(pa.int8()), words.dictionary)
+  check_like_single_records(batch_of(128, t=column))
+  check_like_single_records(batch_of(128, t=column).slice(100, 20))
+  few = pa.DictionaryArray.from_arrays(
+      pa.array([0, None, 127], pa.int8()), words.dictionary)
+  check_like_single_records(batch_of(t=few))
+  check_like_single_records(
+      batch_of(
+          t=pa.array([1.0, None, float('nan')]),
+          h=pa.array([np.float16(0.5), None, np.float16('inf')], pa.float16())))
+
+
 def test_an_illegal_name_of_a_column_refuses_its_rows():
   batch = batch_of(**{'$set': [1, 2, 3]})
   blocks, invalid = encode(batch)

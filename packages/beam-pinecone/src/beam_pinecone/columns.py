@@ -113,7 +113,8 @@ def dense_column(
     return Dense(memoryview(b''), nothing, nothing)
   child, starts, sizes = lists
   if child.null_count:
-    child = _without_nulls(child, starts, sizes, bad, schema.null_value(field))
+    _refuse_nulls(child, starts, sizes, bad, schema.null_value(field))
+  # Nulls are NaN here; no row that is written has any.
   numbers = child.to_numpy(zero_copy_only=False)
   if numbers.dtype == np.float16:
     numbers = numbers.astype(FLOAT32)
@@ -148,18 +149,17 @@ def _as_lists(column: Any) -> Optional[tuple[Any, np.ndarray, np.ndarray]]:
   return child, starts, sizes
 
 
-def _without_nulls(
+def _refuse_nulls(
     child: Any,
     starts: np.ndarray,
     sizes: np.ndarray,
     bad: Refusals,
-    refused: Refused) -> Any:
+    refused: Refused) -> None:
   nulls = np.zeros(len(child) + 1, np.int64)
   np.cumsum(child.is_null().to_numpy(False), out=nulls[1:])
   held = nulls[starts + sizes] - nulls[starts]
   for i in np.flatnonzero(held).tolist():
     bad.setdefault(i, refused)
-  return child.fill_null(0)
 
 
 def _check_rows(
@@ -330,11 +330,15 @@ def _raws(column: Any, binary: Any) -> list[Optional[bytes]]:
 
 
 def _dictionary(key: MetadataKey, column: Any, bad: Refusals) -> list[bytes]:
+  if len(column.dictionary) > 4 * len(column):
+    # A slice keeps the words of the whole column.
+    return metadata_column(key, column.cast(column.type.value_type), bad)
   refused: Refusals = {}
   words = metadata_column(key, column.dictionary, refused)
   words.append(b'')
-  codes = column.indices.fill_null(len(words) - 1).to_pylist() if (
-      column.null_count) else column.indices.to_pylist()
+  codes = column.indices.to_pylist()
+  if column.null_count:
+    codes = [-1 if code is None else code for code in codes]
   if refused:
     for i, code in enumerate(codes):
       if code in refused:
@@ -348,9 +352,10 @@ def _numbers(key: MetadataKey, column: Any, bad: Refusals) -> list[bytes]:
     wrong = (whole > MAX_INTEGER) | (whole < -MAX_INTEGER)
     values = whole.astype(np.float64)
   else:
-    values = column.fill_null(0).to_numpy(zero_copy_only=False).astype(
-        np.float64)
+    values = column.to_numpy(zero_copy_only=False).astype(np.float64)
     wrong = ~np.isfinite(values)
+    if column.null_count:
+      wrong &= column.is_valid().to_numpy(False)
   entries = encode_numbers(key, values)
   for i in np.flatnonzero(wrong).tolist():
     try:

@@ -213,12 +213,11 @@ class PineconeConnection:
   def _get(self, url: str, index: str, base: str) -> dict[str, Any]:
     headers = {**self.headers(), 'user-agent': self.user_agent}
     request = urllib.request.Request(url, headers=headers)
-    handlers: list[Any] = [
-        urllib.request.HTTPSHandler(
-            context=ssl.create_default_context(cafile=self.ca_certs)),
-        # A redirect would carry the key to another host.
-        _NoRedirects(),
-    ]
+    # A redirect would carry the key to another host.
+    handlers: list[Any] = [_NoRedirects()]
+    if url.startswith('https:'):
+      context = ssl.create_default_context(cafile=self.ca_certs)
+      handlers.append(urllib.request.HTTPSHandler(context=context))
     if _is_loopback(urllib.parse.urlsplit(url).netloc):
       handlers.append(urllib.request.ProxyHandler({}))
     opener = urllib.request.build_opener(*handlers)
