@@ -63,6 +63,7 @@ class Rules:
     lsn_headers: whether answers carry log sequence numbers.
     visibility_seconds, visibility_reads: a write is visible to queries and
       fetches only after so many seconds and so many reads of its namespace.
+      Changed later, it holds for namespaces made from then on.
     scan_seconds, scan_reads: the same for lists, stats and reads by metadata;
       None for the same as above.
     describes_until_ready: how many times a new index is described as

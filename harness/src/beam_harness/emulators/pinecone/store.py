@@ -131,11 +131,11 @@ class Rows:
         self.sparse[slot] = sparse_part
         self.metadata[slot] = record_metadata
       slots.append(slot)
-    if dense is not None:
-      self._reserve(len(self.ids))
-      self._dense[slots] = dense
-      self._squares[slots] = np.einsum(
-          'ij,ij->i', dense, dense, dtype=np.float64)
+    if dense is None:
+      dense = np.zeros((len(slots), 0), dtype=np.float32)
+    self._reserve(len(self.ids))
+    self._dense[slots] = dense
+    self._squares[slots] = np.einsum('ij,ij->i', dense, dense, dtype=np.float64)
     self._sparse_rows = None
 
   def patch(
