@@ -41,11 +41,10 @@ SPARSE_TYPE = pa.struct([('indices', pa.list_(pa.int64())),
                          ('values', pa.list_(pa.float64()))])
 
 
-def encode(batch, schema=DENSE, block_bytes=2_000_000, **arguments):
+def encode(batch, schema=DENSE, **arguments):
   layout = Layout.of(**arguments)
   blocks, invalid = [], {}
-  for item in BlockEncoder(layout, schema, Checks(layout),
-                           block_bytes).encode(batch):
+  for item in BlockEncoder(layout, schema, Checks(layout)).encode(batch):
     if isinstance(item, Block):
       blocks.append(item)
     else:
@@ -57,9 +56,9 @@ def encode(batch, schema=DENSE, block_bytes=2_000_000, **arguments):
 def vectors(blocks):
   out = {}
   for block in blocks:
-    assert block.offsets[-1] == len(block.rows)
     for i in range(block.n):
-      row = block.rows[block.offsets[i]:block.offsets[i + 1]]
+      row = b''.join(block.rows[i])
+      assert len(row) == block.offsets[i + 1] - block.offsets[i]
       _, one = messages.read_request(row)
       assert list(one) == [block.keys[i]]
       out[block.row_id(i)] = (block.destination, row, one[block.keys[i]])
@@ -397,24 +396,6 @@ def test_versions_come_with_the_rows():
   times = pa.array([datetime.datetime(1970, 1, 1, 0, 0, i) for i in range(3)])
   blocks, _ = encode(batch_of(v=times), version_field='v')
   assert blocks[0].versions == [0, 1_000_000, 2_000_000]
-
-
-# ------------------------------------------------------------------ blocks
-
-
-@pytest.mark.parametrize('limit', [1, 100, 101, 1000])
-def test_blocks_are_cut_at_the_size_of_a_request(limit):
-  n = 50
-  batch = batch_of(n)
-  blocks, _ = encode(batch, block_bytes=limit)
-  assert list(vectors(blocks)) == list(range(n))
-  assert b''.join(block.rows for block in blocks) == b''.join(
-      single.rows for single in one_by_one(batch, DENSE))
-  for block in blocks:
-    assert block.n == 1 or len(block.rows) <= limit
-  for block, after in zip(blocks, blocks[1:], strict=False):
-    first = after.offsets[1]
-    assert len(block.rows) + first > limit
 
 
 def test_large_batches_are_read_piece_by_piece():

@@ -16,9 +16,9 @@
 #
 """From a RecordBatch to blocks of rows, without Python objects per number.
 
-The vectors stay where Arrow has them until they are copied once, into the
-buffer of the block. Blocks are cut at the size of a request, so that a full
-request is one block as it is.
+A row is a tuple of buffers: what stands before the vector, the vector where
+Arrow has it, and what comes after. Nothing is copied before a request is put
+together from its rows.
 """
 
 from __future__ import annotations
@@ -61,18 +61,11 @@ class BlockEncoder:
     layout: which field means what.
     schema: what the index takes.
     checks: of the session.
-    block_bytes: where to cut blocks.
   """
-  def __init__(
-      self,
-      layout: Layout,
-      schema: IndexSchema,
-      checks: Checks,
-      block_bytes: int):
+  def __init__(self, layout: Layout, schema: IndexSchema, checks: Checks):
     self._layout = layout
     self._schema = schema
     self._checks = checks
-    self._block_bytes = block_bytes
 
   def encode(self, batch: pa.RecordBatch) -> Iterator[Union[Block, Invalid]]:
     """The rows of the batch, and one Invalid per row that is none."""
@@ -121,8 +114,8 @@ class BlockEncoder:
       return
     rows, sizes = _rows(ids, dense, metadata, sparse, bad)
     good = [i for i in range(n) if i not in bad] if bad else range(n)
-    for namespace, chosen in self._groups(namespaces, good):
-      yield from self._cut(namespace, chosen, rows, sizes, ids, versions, first)
+    for namespace, chosen in _groups(namespaces, good):
+      yield _block(namespace, chosen, rows, sizes, ids, versions, first)
 
   # ------------------------------------------------------------- the columns
 
@@ -223,54 +216,41 @@ class BlockEncoder:
     except Refused as refused:
       bad[i] = refused
 
-  # -------------------------------------------------------------- the blocks
 
-  def _groups(self, namespaces: Any, good: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(namespaces, str):
-      yield namespaces, good
-      return
-    groups: dict[str, list[int]] = {}
-    for i in good:
-      groups.setdefault(namespaces[i], []).append(i)
-    yield from groups.items()
+# ------------------------------------------------------------------- blocks
 
-  def _cut(
-      self,
-      namespace: str,
-      chosen: Any,
-      rows: list[Any],
-      sizes: list[int],
-      ids: list[str],
-      versions: Any,
-      first: int) -> Iterator[Block]:
-    """Blocks of the chosen rows, each about as large as a request."""
-    widths = np.array(
-        sizes if len(chosen) == len(sizes) else [sizes[i] for i in chosen],
-        np.int64)
-    ends = np.zeros(len(widths) + 1, np.int64)
-    np.cumsum(widths, out=ends[1:])
-    start, n = 0, len(widths)
-    while start < n:
-      stop = int(
-          np.searchsorted(ends, ends[start] + self._block_bytes, 'right')) - 1
-      stop = min(max(stop, start + 1), n)
-      part = chosen[start:stop]
-      if isinstance(part, range):
-        pieces = rows[part.start:part.stop]
-        keys = ids[part.start:part.stop]
-        numbers: Any = range(first + part.start, first + part.stop)
-      else:
-        pieces = [rows[i] for i in part]
-        keys = [ids[i] for i in part]
-        numbers = [first + i for i in part]
-      yield Block(
-          namespace,
-          b''.join([buffer for row in pieces for buffer in row]),
-          ends[start:stop + 1] - ends[start],
-          keys,
-          None if versions is None else [versions[i] for i in part],
-          numbers)
-      start = stop
+
+def _groups(namespaces: Any, good: Any) -> Iterator[tuple[str, Any]]:
+  """The rows of each namespace."""
+  if isinstance(namespaces, str):
+    yield namespaces, good
+    return
+  groups: dict[str, list[int]] = {}
+  for i in good:
+    groups.setdefault(namespaces[i], []).append(i)
+  yield from groups.items()
+
+
+def _block(
+    namespace: str,
+    chosen: Any,
+    rows: list[Any],
+    sizes: list[int],
+    ids: list[str],
+    versions: Any,
+    first: int) -> Block:
+  """A block of the chosen rows."""
+  if len(chosen) == len(rows):
+    numbers: Any = range(first, first + len(rows))
+  else:
+    rows = [rows[i] for i in chosen]
+    sizes = [sizes[i] for i in chosen]
+    ids = [ids[i] for i in chosen]
+    versions = versions and [versions[i] for i in chosen]
+    numbers = [first + i for i in chosen]
+  offsets: Any = np.zeros(len(rows) + 1, np.int64)
+  np.cumsum(sizes, out=offsets[1:])
+  return Block(namespace, rows, offsets, ids, versions, numbers)
 
 
 def _rows(

@@ -186,8 +186,7 @@ class UpsertSession(Session):
     self._timeout = timeout
     checks = Checks(layout)
     self._encode_record = RecordEncoder(layout, schema, checks).encode
-    self._encode_batch = BlockEncoder(
-        layout, schema, checks, MAX_REQUEST_BYTES).encode
+    self._encode_batch = BlockEncoder(layout, schema, checks).encode
 
   def encode(self, element: Any) -> Iterable[Union[Block, Invalid]]:
     if isinstance(element, pa.RecordBatch):

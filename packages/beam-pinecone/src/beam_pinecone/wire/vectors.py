@@ -23,8 +23,8 @@ length included, so that a batch is a concatenation of rows and a frame.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
-from typing import Union
 
 import numpy as np
 
@@ -38,8 +38,6 @@ __all__ = [
     'upsert_request',
     'vector_row',
 ]
-
-Bytes = Union[bytes, memoryview]
 
 # UpsertRequest
 _VECTORS = 0x0a
@@ -135,7 +133,19 @@ def namespace_frame(namespace: str) -> bytes:
   return length_prefix(_NAMESPACE, len(raw)) + raw
 
 
-def upsert_request(rows: list[Bytes], namespace: str) -> bytes:
-  """A whole UpsertRequest from rows, or buffers of several rows."""
-  frame = namespace_frame(namespace)
-  return b''.join([*rows, frame]) if frame else b''.join(rows)
+def upsert_request(rows: Iterable[Any], namespace: str) -> bytes:
+  """A whole UpsertRequest.
+
+  Args:
+    rows: each is a buffer (of one row or of several), or a tuple of buffers
+      that make a row together.
+    namespace: of all vectors.
+  """
+  parts: list[Any] = []
+  for row in rows:
+    if type(row) is tuple:
+      parts.extend(row)
+    else:
+      parts.append(row)
+  parts.append(namespace_frame(namespace))
+  return b''.join(parts)
