@@ -45,9 +45,9 @@ def fault_plan() -> FaultPlan:
   out and then its answer is lost.
   """
   return FaultPlan([
-      FaultRule('error', operation='upsert', every=10, skip=2, status=503),
+      FaultRule('error', operation='upsert', every=10, skip=1, status=503),
       FaultRule(
-          'throttle', operation='upsert', every=10, skip=5, retry_after=0.1),
+          'throttle', operation='upsert', every=10, skip=2, retry_after=0.1),
       FaultRule(
           'reset', operation='upsert', every=20, skip=3, after_effect=True),
   ])

@@ -32,6 +32,8 @@ from typing import Any
 from typing import Optional
 
 import apache_beam as beam
+import pyarrow as pa
+import pyarrow.parquet as pq
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 
@@ -58,10 +60,11 @@ API_KEY_VARIABLE = 'BEAM_HARNESS_DEMO_API_KEY'
 
 # Two workers as threads of this process, which is what two cores can use; the
 # model is in memory once, and so is the connector's connection.
+_WORKERS = 2
 _OPTIONS = (
     '--runner=FnApiRunner',
     '--direct_running_mode=multi_threading',
-    '--direct_num_workers=2')
+    f'--direct_num_workers={_WORKERS}')
 
 METADATA = ('title', 'text')
 
@@ -111,20 +114,23 @@ def write_records(
     connection: PineconeConnection,
     folder: str,
     max_records: int) -> Outcome:
-  """Writes records that have their vectors; refused ones are collected.
+  """Writes records from Parquet files; refused ones are collected.
 
   Args:
-    records: as `EmbedTexts` yields them.
+    records: as `EmbedTexts` yields them. They go through files because what is
+      given to `Create` becomes part of the pipeline, where Beam compresses it
+      with bzip2: some seconds for vectors.
     index: where to.
     connection: of the index.
     folder: for the outcome.
     max_records: per request. Small ones only so that there are many requests
       for something to go wrong with.
   """
+  _to_parquet(records, folder)
   pipeline = beam.Pipeline(options=PipelineOptions(list(_OPTIONS)))
   result = (
       pipeline
-      | beam.Create(records)
+      | beam.io.ReadFromParquet(os.path.join(folder, 'records-*.parquet'))
       | WriteToPinecone(
           index,
           namespace='{namespace}',
@@ -194,6 +200,17 @@ class _ToJsonLines(beam.PTransform):
         pcoll
         | beam.Map(lambda element: json.dumps(as_json(element)))
         | beam.io.WriteToText(self._path, shard_name_template=''))
+
+
+def _to_parquet(records: Sequence[dict[str, Any]], folder: str) -> None:
+  """Writes as many files as there are workers to read them."""
+  schema = pa.schema([(name, pa.string())
+                      for name in ('id', 'namespace', 'title', 'text')] +
+                     [('values', pa.list_(pa.float32()))])
+  for i in range(_WORKERS):
+    pq.write_table(
+        pa.Table.from_pylist(records[i::_WORKERS], schema),
+        os.path.join(folder, f'records-{i}.parquet'))
 
 
 def _name_of(record: dict[str, Any]) -> list[str]:
