@@ -82,8 +82,8 @@ def _file():
   message(
       'DescribeIndexStatsResponse', (2, '?', 'uint32', 'dimension'),
       (3, '', 'float', 'index_fullness'),
-      (4, '', 'uint32', 'total_vector_count'), (6, '?', 'string', 'metric'),
-      (7, '?', 'string', 'vector_type'),
+      (4, '', 'uint32', 'total_vector_count'), (5, '?', 'string', 'metric'),
+      (6, '?', 'string', 'vector_type'),
       (1, '*', 'DescribeIndexStatsResponse.NamespacesEntry', 'namespaces'))
   entry = file.message_type[-1].nested_type.add(name='NamespacesEntry')
   entry.options.map_entry = True

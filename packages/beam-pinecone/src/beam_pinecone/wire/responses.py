@@ -88,9 +88,9 @@ def _index_stats(message: bytes) -> IndexStats:
       dimension = int(value)
     elif number == 4:
       total = int(value)
-    elif number == 6:
+    elif number == 5:
       metric = str(value, 'utf-8')
-    elif number == 7:
+    elif number == 6:
       vector_type = str(value, 'utf-8')
   return IndexStats(
       dimension or None, metric or None, vector_type or None, total, namespaces)
