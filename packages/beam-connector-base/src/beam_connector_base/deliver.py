@@ -173,7 +173,7 @@ class Link:
     self.closing = False
     self.order: Optional[KeyOrder] = None
     if limits.keys in ('serial', 'newest'):
-      self.order = KeyOrder(versioned=limits.keys == 'newest')
+      self.order = KeyOrder(limits.keys == 'newest', operation.target)
 
   def frame(self, destination: Hashable) -> int:
     return self.limits.frame_bytes(destination)
@@ -256,10 +256,11 @@ async def deliver(
     if verdict is None:
       rest, again = _settle_final(part, replies, link, report, settle, tries)
       if rest is None or rest.n < part.n:
-        since = _progress(link)
+        since = loop.time()
         failures = 0
       if rest is None:
         continue
+      assert again is not None
       part, verdict = rest, again
     elif verdict.kind is Kind.FATAL:
       raise FatalError(
@@ -272,7 +273,7 @@ async def deliver(
         todo += [(right, 0), (left, 0)]
       else:
         _refuse_alone(part, verdict, link, report, settle, tries)
-      since = _progress(link)
+      since = loop.time()
       continue
     # What is left is tried again, alone, after a while.
     failures += 1
@@ -300,14 +301,6 @@ async def deliver(
           verdict.reason)
     todo.append((part, failures))
     await asyncio.sleep(delay)
-
-
-def _progress(link: Link) -> float:
-  """The time, which is noted as that of the last progress."""
-  now = asyncio.get_running_loop().time()
-  if link.order is not None:
-    link.order.moved(now)
-  return now
 
 
 async def _attempt(
@@ -454,7 +447,7 @@ async def _send_blocking(
 
   call.add_done_callback(returned)
   if turn is not None:
-    turn.before.add(call)
+    turn.call = call
   seconds = link.policy.attempt_timeout
   if link.order is not None:
     seconds = max(seconds, link.policy.deadline)

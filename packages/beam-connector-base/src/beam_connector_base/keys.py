@@ -40,23 +40,21 @@ REMEMBERED_VERSIONS = 200_000
 
 
 class Turn:
-  """A batch's place in the queues of its keys.
-
-  `before` is what must be over before the next batch may go: other turns, and a
-  call of this batch that can not be cancelled.
-  """
-  __slots__ = ('destination', 'keys', 'before', 'done')
+  """A batch's place in the queues of its keys."""
+  __slots__ = ('destination', 'keys', 'before', 'done', 'call')
 
   def __init__(
       self,
       destination: Hashable,
       keys: list[Hashable],
-      before: set[asyncio.Future[Any]],
+      before: set[asyncio.Future[None]],
       done: asyncio.Future[None]):
     self.destination = destination
     self.keys = keys
     self.before = before
     self.done = done
+    #: A request of the batch that can not be cancelled.
+    self.call: Optional[asyncio.Future[Any]] = None
 
 
 class KeyOrder:
@@ -64,12 +62,14 @@ class KeyOrder:
 
   Args:
     versioned: remember acknowledged versions, for `keys='newest'`.
+    target: what is written to, for messages.
   """
-  def __init__(self, versioned: bool):
+  def __init__(self, versioned: bool, target: str = ''):
+    self._target = target
     self._last: dict[Hashable, dict[Hashable, Turn]] = {}
     self._versioned = versioned
-    # When a batch last got on, by the event loop's clock.
-    self._moved = float('-inf')
+    # Turns left while their call still runs, and since when.
+    self._lingering: dict[Turn, float] = {}
     self._acknowledged: collections.OrderedDict[tuple[Hashable, Hashable],
                                                 Any] = (
                                                     collections.OrderedDict())
@@ -94,8 +94,8 @@ class KeyOrder:
     """Waits until every batch before this one has settled or given up.
 
     Raises:
-      OutageError: no batch got on for `patience` seconds. Only a call that can
-        not be cancelled and does not return holds others up for so long.
+      OutageError: a call that outlived its batch and can not be cancelled has
+        held others up for `patience` seconds.
     """
     loop = asyncio.get_running_loop()
     while turn.before:
@@ -104,14 +104,11 @@ class KeyOrder:
       _, pending = await asyncio.wait(turn.before, timeout=patience)
       if not pending:
         turn.before = set()
-      elif self._moved <= began:
+      elif any(since <= began for since in self._lingering.values()):
         raise OutageError(
-            'an earlier request for the same key can not be cancelled and has '
-            f'not returned for {patience:g} s')
-
-  def moved(self, now: float) -> None:
-    """Some batch made progress."""
-    self._moved = now
+            f'{self._target}: an earlier request, which was given up and can '
+            f'not be cancelled, has not returned for {patience:g} s; a record '
+            'with the same key has to wait for it')
 
   def leave(self, turn: Turn) -> None:
     """Lets the next ones go; safe to call twice.
@@ -125,8 +122,12 @@ class KeyOrder:
       if not other.done():
         other.add_done_callback(lambda _: self.leave(turn))
         return
+    if turn.call is not None and not turn.call.done():
+      self._lingering.setdefault(turn, turn.done.get_loop().time())
+      turn.call.add_done_callback(lambda _: self.leave(turn))
+      return
+    self._lingering.pop(turn, None)
     turn.done.set_result(None)
-    self._moved = turn.done.get_loop().time()
     last = self._last.get(turn.destination)
     if last is not None:
       for key in turn.keys:
@@ -144,6 +145,7 @@ class KeyOrder:
     for _, block, start, stop in batch.pieces:
       for i in range(start, stop):
         if block.versions is not None:
+          assert block.keys is not None
           known = self._acknowledged.get((batch.destination, block.keys[i]))
           if known is not None and block.versions[i] < known:
             rows.append(n)
@@ -158,6 +160,7 @@ class KeyOrder:
     for _, block, start, stop in batch.pieces:
       if block.versions is None:
         continue
+      assert block.keys is not None
       for i in range(start, stop):
         key = (batch.destination, block.keys[i])
         version = block.versions[i]
