@@ -63,6 +63,7 @@ _SINK_CASES = '''
     test_failed_records_that_nobody_reads_are_refused_at_construction
     test_many_bundles_at_a_time
     test_metrics_equal_the_log_of_the_service
+    test_no_connection_outlives_the_pipeline
     test_no_elements_make_no_request
     test_no_secret_is_in_errors_and_logs
     test_no_secret_is_in_failed_records
@@ -71,6 +72,7 @@ _SINK_CASES = '''
     test_one_bad_row_of_a_block_is_refused_alone
     test_only_what_failed_of_a_request_is_tried_again
     test_outputs_keep_element_window_and_timestamp
+    test_outputs_keep_them_when_batched_across_bundles
     test_poison_is_isolated_and_its_neighbours_are_written
     test_records_refused_one_after_the_other_stop_the_pipeline
     test_repeated_bundles_leave_the_same_state
@@ -79,6 +81,7 @@ _SINK_CASES = '''
     test_ten_thousand_records_under_faults_all_arrive_or_are_refused
     test_the_ledger_accounts_for_every_record_of_every_window
     test_the_services_own_limits_are_kept_without_being_told
+    test_the_target_is_in_the_lineage
     test_the_wait_that_the_service_asks_for_is_kept
     test_throttled_requests_are_fewer_at_a_time
     test_what_waits_for_the_written_comes_after_all_of_it

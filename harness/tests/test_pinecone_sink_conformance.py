@@ -70,6 +70,7 @@ class TestWriteToPineconeConformance(SinkConformance):
   namespace = 'WriteToPinecone'
   target = 'books'
   write_operation = 'upsert'
+  lineage = ('pinecone:books',)
   secret = 'pcsk-c0nf0rmance-7d41'
   secret_variable = 'PINECONE_API_KEY'
   max_records = 1_000

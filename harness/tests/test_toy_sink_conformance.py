@@ -23,7 +23,9 @@ import logging
 import math
 import types
 import zlib
+from typing import ClassVar
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import apache_beam as beam
 import pytest
@@ -75,6 +77,7 @@ class ToySuite(SinkConformance):
   namespace = 'WriteToToy'
   target = 'books'
   write_operation = 'put'
+  lineage = ('toy:books',)
   secret = toy_service.KEY
   secret_variable = 'TOY_KEY'
   max_records = toy_service.MAX_RECORDS
@@ -246,6 +249,18 @@ class _SendsOneAfterTheOther(ToySession):
       return await super().send(batch)
 
 
+class _LeavesConnectionsOpen(ToySession):
+  _kept: ClassVar[list] = []
+
+  async def send(self, batch):
+    url = urlsplit(self._operation.url)
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    self._kept.append((reader, writer))
+    writer.write(b'GET / HTTP/1.1\r\nhost: toy\r\n\r\n')
+    await reader.readuntil(b'\r\n\r\n')
+    return await super().send(batch)
+
+
 class _LogsItsCredential(ToySession):
   async def send(self, batch):
     logging.getLogger('beam_connector_base.toy').info('key %s', self._key)
@@ -370,6 +385,7 @@ _CAUGHT = [
     (
         _SendsOneAfterTheOther,
         'test_requests_are_in_flight_together_up_to_the_limit', {}),
+    (_LeavesConnectionsOpen, 'test_no_connection_outlives_the_pipeline', {}),
     (_LogsItsCredential, 'test_no_secret_is_in_errors_and_logs', {}),
     (
         _BlamesTheRecordsForAnything,

@@ -191,7 +191,7 @@ class _Run(threading.Thread):
 
   def is_in(self, function: str) -> bool:
     """Whether the pipeline's thread is in a function of that name."""
-    frame = sys._current_frames().get(self.ident)
+    frame = sys._current_frames().get(self.ident or 0)
     while frame is not None:
       if frame.f_code.co_name == function:
         return True
@@ -247,11 +247,16 @@ class _Workers:
           f'worker process {min(missing)} ended while the pipeline was running')
 
   def kill(self) -> None:
+    """Kills the workers, and waits for the threads that wait for them."""
     for pid in _worker_pids() - self._earlier:
       try:
         os.kill(pid, signal.SIGKILL)
       except ProcessLookupError:
         pass
+    limit = time.monotonic() + self.GRACE_S
+    for thread in threading.enumerate():
+      if thread.name == 'run_worker':
+        thread.join(max(0.0, limit - time.monotonic()))
 
 
 def _worker_pids() -> set[int]:

@@ -98,7 +98,7 @@ class FaultCases(SinkHooks):
     self.check(emulator, outcome, keys)
     first, second = self.requests(emulator)
     assert first.fault == 'throttle' and second.ok
-    assert 1.0 <= second.started - first.ended < 3.0
+    assert 1.0 <= second.started - self.ended(first) < 3.0
 
   def test_throttled_requests_are_fewer_at_a_time(self, emulator, tmp_path):
     emulator.faults([
@@ -114,8 +114,8 @@ class FaultCases(SinkHooks):
     self.check(emulator, outcome, keys)
     throttled = [e for e in self.requests(emulator) if e.fault == 'throttle']
     assert len(throttled) == 12
-    last = max(entry.ended for entry in throttled)
-    after = sorted((entry.started, entry.ended)
+    last = max(map(self.ended, throttled))
+    after = sorted((entry.started, self.ended(entry))
                    for entry in self.requests(emulator)
                    if entry.started > last)[:12]
     at_once = max(
@@ -201,7 +201,8 @@ class FaultCases(SinkHooks):
           tuning=self.tuning(max_records=2, in_flight=4),
           trails=True)
     assert self.target in str(caught.value)
-    assert len(self.requests(emulator)) <= 4
+    # Those in flight, and as many that take their places before all is stopped.
+    assert len(self.requests(emulator)) <= 8
     assert Trail.read(tmp_path / 'failed') == []
     assert Trail.read(tmp_path / 'written') == []
 

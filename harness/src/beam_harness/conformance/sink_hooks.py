@@ -61,6 +61,7 @@ class SinkHooks:
     namespace: of its metrics.
     target: what its error messages and display data call the target.
     write_operation: the emulator's name for a write request.
+    lineage: what a job that writes names as its targets.
     secret: the credential's value.
     secret_variable: the environment variable it is in.
     key_field: the field that holds the key.
@@ -85,6 +86,7 @@ class SinkHooks:
   namespace: ClassVar[str]
   target: ClassVar[str]
   write_operation: ClassVar[str]
+  lineage: ClassVar[Sequence[str]]
   secret: ClassVar[str]
   secret_variable: ClassVar[str]
   key_field: ClassVar[str] = 'id'
@@ -230,6 +232,12 @@ class SinkHooks:
   def requests(self, emulator: Emulator) -> list[LogEntry]:
     """The write requests that the emulator saw."""
     return emulator.log(self.write_operation)
+
+  @staticmethod
+  def ended(entry: LogEntry) -> float:
+    """When a request that is over ended."""
+    assert entry.ended is not None, entry
+    return entry.ended
 
   def check(
       self,

@@ -18,6 +18,8 @@
 
 from __future__ import annotations
 
+from apache_beam.metrics.metric import Lineage
+
 from beam_harness.conformance.sink_hooks import SinkHooks
 
 __all__ = ['MetricCases']
@@ -79,9 +81,14 @@ class MetricCases(SinkHooks):
 
     # Whole seconds; the rest of one may be left from, or for, somebody else.
     # Never more than a clock shows, however many batches wait for one gate.
-    elapsed = log[-1].ended - log[0].started
+    elapsed = self.ended(log[-1]) - log[0].started
     assert 1 <= counters['cumulativeThrottlingSeconds'] <= elapsed + 1
     assert counters['connections_opened'] == 1
+
+  def test_the_target_is_in_the_lineage(self, emulator, tmp_path):
+    outcome = self.write(emulator, self.elements(self.keys(3)), tmp_path)
+    sinks = Lineage.query(outcome.result.metrics(), Lineage.SINK)
+    assert sinks == set(self.lineage)
 
   def test_no_trouble_counts_no_trouble(self, emulator, tmp_path):
     keys = self.keys(30)

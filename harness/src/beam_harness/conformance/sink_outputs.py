@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import collections
+from typing import Any
 
 import apache_beam as beam
 import pytest
@@ -71,6 +72,28 @@ class OutputCases(SinkHooks):
       assert output.windows == ((start * _SECOND, (start + 10) * _SECOND),)
       if failed:
         assert output.value.timestamp.micros == output.timestamp
+
+  def test_outputs_keep_them_when_batched_across_bundles(
+      self, emulator, tmp_path):
+    emulator.faults([self.poison()])
+    keys = self.keys(30)
+    seconds = {key: i for i, key in enumerate(keys + ['poison'])}
+    outcome = self.write(
+        emulator,
+        [
+            TimestampedValue(self.make_element(key), second)
+            for key, second in seconds.items()
+        ],
+        tmp_path,
+        window=FixedWindows(10),
+        tuning=self.tuning(across_bundles=1.0, max_records=10))
+    self.check(emulator, outcome, keys, ['poison'])
+    for output in outcome.written + outcome.failed:
+      failed = output in outcome.failed
+      key = self.key_of(output.value.element if failed else output.value)
+      start = seconds[key] // 10 * 10
+      assert output.timestamp == seconds[key] * _SECOND
+      assert output.windows == ((start * _SECOND, (start + 10) * _SECOND),)
 
   def test_rows_of_a_block_keep_its_window_and_timestamp(
       self, emulator, tmp_path):
@@ -185,7 +208,7 @@ class OutputCases(SinkHooks):
     *earlier, last = self.requests(emulator)
     assert [entry.records for entry in earlier] == [5] * 4
     assert last.records == 1
-    assert last.started >= max(entry.ended for entry in earlier)
+    assert last.started >= max(map(self.ended, earlier))
 
   # ---------------------------------------------------------------------- ledger
 
@@ -207,8 +230,8 @@ class OutputCases(SinkHooks):
         tuning=self.tuning(max_records=5))
     written = collections.Counter(o.windows for o in outcome.written)
     failed = collections.Counter(o.windows for o in outcome.failed)
-    records = collections.Counter()
-    rows = collections.Counter()
+    records: collections.Counter[Any] = collections.Counter()
+    rows: collections.Counter[Any] = collections.Counter()
     for output in outcome.ledger:
       row = output.value
       assert row.records == row.written + row.superseded + row.failed

@@ -87,7 +87,8 @@ class WriteToToy(beam.PTransform):
     self._write = WriteRecords((operation or PutBooks)(url, shelf, key),
                                on_error=on_error,
                                tuning=tuning,
-                               namespace='WriteToToy')
+                               namespace='WriteToToy',
+                               lineage=('toy', shelf))
 
   def expand(self, pcoll: PCollection) -> WriteResult:
     return pcoll | self._write
