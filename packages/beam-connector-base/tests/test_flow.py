@@ -345,13 +345,21 @@ def test_a_rate_per_destination_does_not_hold_up_the_others():
   assert max(at for at, _ in times) == pytest.approx(9.0)
 
 
+async def throttled(flow, admission):
+  """Seconds that the admission counts as throttled."""
+  now = asyncio.get_running_loop().time
+  flow.throttled.take(now)
+  await admission
+  return flow.throttled.take(now)
+
+
 def test_waiting_for_a_rate_is_reported_as_waiting():
   async def main():
     flow = Flow(Limits(rates=(Rate(requests=1),)))
-    assert await flow.admit('a', 1, 1) == 0.0
-    assert await flow.admit('a', 1, 1) == pytest.approx(1.0)
+    assert await throttled(flow, flow.admit('a', 1, 1)) == 0.0
+    assert await throttled(flow, flow.admit('a', 1, 1)) == pytest.approx(1.0)
     flow.close_gate('a', 5.0)
-    assert await flow.admit('a', 1, 1) == pytest.approx(5.0)
+    assert await throttled(flow, flow.admit('a', 1, 1)) == pytest.approx(5.0)
 
   toys.virtual(main)
 
@@ -361,7 +369,7 @@ def test_waiting_for_a_permit_is_not_reported_as_throttling():
     flow = Flow(Limits(in_flight=1, max_in_flight=1))
     await flow.admit('a', 1, 1)
     asyncio.get_running_loop().call_later(9, flow.requests.give_back)
-    assert await flow.admit('a', 1, 1) == 0.0
+    assert await throttled(flow, flow.admit('a', 1, 1)) == 0.0
 
   toys.virtual(main)
 
@@ -458,6 +466,30 @@ def test_an_attempt_that_is_cancelled_while_waiting_frees_the_way():
   toys.virtual(main)
 
 
+def test_those_who_wait_for_the_same_second_are_throttled_for_one_second():
+  async def main():
+    flow = Flow(Limits())
+    flow.close_gate('a', 5.0)
+    crowd = asyncio.gather(*(flow.admit('a', 1, 1) for _ in range(8)))
+    assert await throttled(flow, crowd) == pytest.approx(5.0)
+
+  toys.virtual(main)
+
+
+def test_a_wait_that_goes_on_is_counted_as_far_as_it_has_come():
+  async def main():
+    flow = Flow(Limits())
+    now = asyncio.get_running_loop().time
+    flow.close_gate('a', 5.0)
+    waiting = asyncio.ensure_future(flow.admit('a', 1, 1))
+    await asyncio.sleep(2.0)
+    assert flow.throttled.take(now) == pytest.approx(2.0)
+    await waiting
+    assert flow.throttled.take(now) == pytest.approx(3.0)
+
+  toys.virtual(main)
+
+
 # ------------------------------------------------------ Beam's rate limiter
 
 
@@ -470,9 +502,8 @@ def test_the_rate_limiter_is_asked_with_the_records_until_it_allows():
 
   async def main():
     flow = Flow(Limits(), rate_limiter=allow)
-    waited = await flow.admit('a', 25, 1)
+    assert await throttled(flow, flow.admit('a', 25, 1)) == pytest.approx(0.3)
     assert asked == [25] * 4
-    assert waited == pytest.approx(0.3)
     assert flow.requests.in_flight == 1
 
   toys.virtual(main)

@@ -160,9 +160,11 @@ class Bundle:
     out = []
     while self._reports:
       out.append(self._reports.popleft())
-    if out and self._shared.unreported_connections:
+    if out:
+      # Facts of the process, not of a batch: whoever reports first has them.
       out[0].connections = self._shared.unreported_connections
       self._shared.unreported_connections = 0
+      out[0].throttled_seconds = self._link.flow.throttled.take(self._loop.time)
     return out
 
   def cancel(self) -> None:

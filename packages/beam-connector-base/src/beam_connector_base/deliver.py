@@ -246,8 +246,7 @@ async def deliver(
           continue
         part = _rows_of(part, _others(part.n, outdated), link)
     part.attempt = failures + 1
-    report.throttled_seconds += await link.flow.admit(
-        part.destination, part.n, part.nbytes)
+    await link.flow.admit(part.destination, part.n, part.nbytes)
     started = loop.time()
     since = started if since is None else since
     replies, verdict = await _attempt(
@@ -289,9 +288,6 @@ async def deliver(
             'the runner tries it again; no record was given up.')
       _refuse(part, verdict, report, settle, tries, 'outage')
       continue
-    if verdict.kind is Kind.THROTTLED:
-      link.flow.close_gate(part.destination, verdict.retry_after or 0.0)
-      report.throttled_seconds += delay
     if failures == 3:
       _LOGGER.warning(
           '%s: a batch of %d failed %d times, trying on: %s',
@@ -300,7 +296,11 @@ async def deliver(
           failures,
           verdict.reason)
     todo.append((part, failures))
-    await asyncio.sleep(delay)
+    if verdict.kind is Kind.THROTTLED:
+      link.flow.close_gate(part.destination, verdict.retry_after or 0.0)
+      await link.flow.pause(delay)
+    else:
+      await asyncio.sleep(delay)
 
 
 async def _attempt(

@@ -27,15 +27,19 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import threading
 from collections.abc import Callable
 from collections.abc import Hashable
+from collections.abc import Iterator
 from typing import Any
 from typing import Optional
 
 from beam_connector_base.operation import Limits
 
-__all__ = ['AdaptiveLimit', 'ByteBudget', 'Flow', 'TokenBucket']
+__all__ = [
+    'AdaptiveLimit', 'ByteBudget', 'Flow', 'ThrottleClock', 'TokenBucket'
+]
 
 # How often a thread that waits for bytes looks whether it still should.
 _LOOK_SECONDS = 1.0
@@ -191,6 +195,43 @@ class TokenBucket:
     return 0.0 if self._tokens >= 0 else -self._tokens / self.rate
 
 
+class ThrottleClock:
+  """Seconds in which something waited because of throttling, counted once.
+
+  Eight batches that wait for the same second were throttled for one second.
+  """
+  def __init__(self) -> None:
+    self._lock = threading.Lock()
+    self._waiting = 0
+    self._since = 0.0
+    self._seconds = 0.0
+
+  @contextlib.contextmanager
+  def waiting(self, now: Callable[[], float]) -> Iterator[None]:
+    """Somebody waits for as long as the block lasts."""
+    with self._lock:
+      if not self._waiting:
+        self._since = now()
+      self._waiting += 1
+    try:
+      yield
+    finally:
+      with self._lock:
+        self._waiting -= 1
+        if not self._waiting:
+          self._seconds += now() - self._since
+
+  def take(self, now: Callable[[], float]) -> float:
+    """Seconds since the last call; may be called from any thread."""
+    with self._lock:
+      seconds, self._seconds = self._seconds, 0.0
+      if self._waiting:
+        until = now()
+        seconds += until - self._since
+        self._since = until
+    return seconds
+
+
 class Flow:
   """Admits attempts to the service, for all bundles of the process.
 
@@ -208,6 +249,7 @@ class Flow:
       rate_limiter: Optional[Callable[..., bool]] = None,
       pool: Any = None):
     self.requests = AdaptiveLimit(limits.in_flight, limits.max_in_flight)
+    self.throttled = ThrottleClock()
     self._rates = limits.rates
     self._share = quota_share
     self._buckets: dict[tuple[int, str, Hashable], TokenBucket] = {}
@@ -218,27 +260,18 @@ class Flow:
     self._pool = pool
 
   async def admit(
-      self, destination: Hashable, records: int, nbytes: int) -> float:
-    """Waits until one attempt may be made, and takes its permit.
-
-    Returns:
-      Seconds spent waiting because of a rate or a gate, not for a permit.
-    """
+      self, destination: Hashable, records: int, nbytes: int) -> None:
+    """Waits until one attempt may be made, and takes its permit."""
     loop = asyncio.get_running_loop()
-    waited = 0.0
     if self._rate_limiter is not None:
-      began = loop.time()
       while not await loop.run_in_executor(self._pool, self._ask, records):
-        await asyncio.sleep(0.1)
-      waited += loop.time() - began
+        await self.pause(0.1)
     while True:
       if self._rates or self._closed_until:
-        began = loop.time()
         await self._pass(destination, records, nbytes)
-        waited += loop.time() - began
       await self.requests.take()
       if self._gate(destination, loop.time()) <= 0:
-        return waited
+        return
       self.requests.give_back()  # closed while we queued for the permit
 
   async def _pass(
@@ -261,7 +294,7 @@ class Flow:
       await self._gate_opens(destination)
       delay = self._reserve(destination, records, nbytes, loop.time())
       if delay > 0:
-        await asyncio.sleep(delay)
+        await self.pause(delay)
         await self._gate_opens(destination)
 
   async def _gate_opens(self, destination: Hashable) -> None:
@@ -270,7 +303,12 @@ class Flow:
       delay = self._gate(destination, loop.time())
       if delay <= 0:
         return
-      await asyncio.sleep(delay)
+      await self.pause(delay)
+
+  async def pause(self, seconds: float) -> None:
+    """Waits because of throttling, which is counted."""
+    with self.throttled.waiting(asyncio.get_running_loop().time):
+      await asyncio.sleep(seconds)
 
   def close_gate(self, destination: Hashable, seconds: float) -> None:
     """No attempt to that destination starts for so many seconds."""
