@@ -20,9 +20,13 @@ What every sink has to keep is in the conformance suite; here is what only
 Pinecone has.
 """
 
+import pathlib
+import re
+
 import apache_beam as beam
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from apache_beam.testing.util import assert_that
 from apache_beam.testing.util import equal_to
@@ -53,6 +57,12 @@ INDEXES = {
         }
     },
 }
+DOCS = pa.table({
+    'id': ['a', 'b'],
+    'values': pa.array([[1, 2, 3, 4], [4, 3, 2, 1]], pa.list_(pa.float32())),
+    'tenant': ['x', 'y'],
+    'title': ['one', 'two'],
+})
 ROW = {'id': 'a', 'values': [1.0, 2.0, 3.0, 4.0]}
 
 
@@ -80,45 +90,10 @@ def refuse(elements, expected, name='docs', **arguments):
     assert_that(failed, equal_to(expected))
 
 
-def test_the_example_of_the_documentation_runs(index, tmp_path):
-  import pyarrow.parquet as pq
-  pq.write_table(
-      pa.table({
-          'id': ['a', 'b'],
-          'values':
-              pa.array([[1, 2, 3, 4], [4, 3, 2, 1]], pa.list_(pa.float32())),
-          'tenant': ['x', 'y'],
-          'title': ['one', 'two'],
-      }),
-      tmp_path / 'docs.parquet')
-  with beam.Pipeline(runner='FnApiRunner') as p:
-    _ = (
-        p | beam.io.ReadFromParquet(str(tmp_path / '*.parquet'))
-        | WriteToPinecone('docs', namespace='{tenant}'))
-  stored = index.snapshot()['docs']
-  assert stored == {
-      'x': {
-          'a': {
-              'values': [1.0, 2.0, 3.0, 4.0],
-              'sparse': None,
-              'metadata': {
-                  'title': 'one'
-              }
-          }
-      },
-      'y': {
-          'b': {
-              'values': [4.0, 3.0, 2.0, 1.0],
-              'sparse': None,
-              'metadata': {
-                  'title': 'two'
-              }
-          }
-      },
-  }
+def test_an_index_is_looked_up_once_and_only_written_to(index):
+  write([ROW])
   operations = [entry.operation for entry in index.log()]
-  assert operations[:2] == ['describe_index', 'describe_index_stats']
-  assert set(operations[2:]) == {'upsert'}
+  assert operations == ['describe_index', 'describe_index_stats', 'upsert']
 
 
 def test_what_is_written_is_found_by_the_official_client(index):
@@ -259,3 +234,41 @@ def test_one_connection_is_opened_for_many_bundles(index):
   assert index.count('describe_index').requests == 1
   assert index.count('describe_index_stats').requests == 1
   assert len(index.snapshot()['docs']['']) == 4
+
+
+README = (
+    pathlib.Path(__file__).parents[2] / 'packages/beam-pinecone/README.md')
+
+
+def _examples():
+  return re.findall('```python\n(.*?)```', README.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize('number', range(len(_examples())))
+def test_the_examples_of_the_readme_run(index, tmp_path, monkeypatch, number):
+  (tmp_path / 'docs').mkdir()
+  pq.write_table(DOCS, tmp_path / 'docs' / 'docs.parquet')
+  monkeypatch.chdir(tmp_path)
+  code = _examples()[number]
+  exec(compile(code, f'README, example {number}', 'exec'), {})
+  if 'ReadFromParquet' in code:
+    assert index.snapshot()['docs'] == {
+        'x': {
+            'a': {
+                'values': [1.0, 2.0, 3.0, 4.0],
+                'sparse': None,
+                'metadata': {
+                    'title': 'one'
+                }
+            }
+        },
+        'y': {
+            'b': {
+                'values': [4.0, 3.0, 2.0, 1.0],
+                'sparse': None,
+                'metadata': {
+                    'title': 'two'
+                }
+            }
+        },
+    }
