@@ -32,9 +32,10 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pinecone import schema
+from beam_pinecone import vectors
 from beam_pinecone.errors import Refused
-from beam_pinecone.schema import FLOAT32
 from beam_pinecone.schema import IndexSchema
+from beam_pinecone.vectors import FLOAT32
 from beam_pinecone.wire.metadata import MAX_INTEGER
 from beam_pinecone.wire.metadata import MetadataKey
 from beam_pinecone.wire.metadata import encode_numbers
@@ -113,7 +114,7 @@ def dense_column(
     return Dense(memoryview(b''), nothing, nothing)
   child, starts, sizes = lists
   if child.null_count:
-    _refuse_nulls(child, starts, sizes, bad, schema.null_value(field))
+    _refuse_nulls(child, starts, sizes, bad, vectors.null_value(field))
   # Nulls are NaN here; no row that is written has any.
   numbers = child.to_numpy(zero_copy_only=False)
   if numbers.dtype == np.float16:
@@ -181,8 +182,8 @@ def _check_rows(
     matrix = numbers.reshape(n, width)
     with np.errstate(over='ignore'):
       squares = np.matmul(matrix[:, None, :], matrix[:, :, None]).reshape(n)
-    largest = np.inf if numbers.dtype == FLOAT32 else schema.SAFE_SQUARES
-    fine = (squares > schema.NONZERO_SQUARES) & (squares < largest)
+    largest = np.inf if numbers.dtype == FLOAT32 else vectors.SAFE_SQUARES
+    fine = (squares > vectors.NONZERO_SQUARES) & (squares < largest)
     suspects = np.flatnonzero(~fine).tolist()
   else:
     suspects = np.flatnonzero(sizes).tolist()
@@ -190,7 +191,8 @@ def _check_rows(
     if i in bad:
       continue
     try:
-      schema.dense_values(numbers[starts[i]:starts[i] + sizes[i]], field, index)
+      vectors.dense_values(
+          numbers[starts[i]:starts[i] + sizes[i]], field, index)
     except Refused as refused:
       bad[i] = refused
 
@@ -212,7 +214,7 @@ def sparse_column(column: Any, field: str, bad: Refusals) -> list[bytes]:
     message = b''
     if value is not None:
       try:
-        indices, values = schema.sparse_values(value, field)
+        indices, values = vectors.sparse_values(value, field)
         message = sparse_messages(indices, values, np.array([0,
                                                              len(indices)]))[0]
       except Refused as refused:
@@ -232,7 +234,7 @@ def _sparse_struct(column: Any) -> Optional[list[bytes]]:
     return None
   present = column.is_valid().to_numpy(False)
   sizes = indices[2]
-  if ((sizes != values[2]).any() or (sizes > schema.MAX_SPARSE_VALUES).any()
+  if ((sizes != values[2]).any() or (sizes > vectors.MAX_SPARSE_VALUES).any()
       or (present & (sizes == 0)).any()):
     return None
   keys, weights = (_gather(*indices), _gather(*values))

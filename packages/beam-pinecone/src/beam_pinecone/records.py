@@ -39,8 +39,8 @@ from beam_pinecone.layout import Layout
 from beam_pinecone.schema import IndexSchema
 from beam_pinecone.schema import check_id
 from beam_pinecone.schema import check_namespace
-from beam_pinecone.schema import dense_values
-from beam_pinecone.schema import sparse_values
+from beam_pinecone.vectors import dense_values
+from beam_pinecone.vectors import sparse_values
 from beam_pinecone.wire.metadata import MetadataKey
 from beam_pinecone.wire.metadata import encode_metadata
 from beam_pinecone.wire.vectors import sparse_message
