@@ -14,7 +14,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
-
 """The version of this distribution."""
 
 __version__ = '0.1.0'

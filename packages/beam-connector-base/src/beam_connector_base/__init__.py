@@ -14,7 +14,6 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
-
 """The engine shared by the Apache Beam connectors for ML stores.
 
 For users of a connector: `Tuning`, the secrets and `FailedRecord`. For those

@@ -77,7 +77,7 @@ class Answers:
 
   def arrive(self, owner: Batch, part: Batch, replies: list[Any]) -> None:
     """Hands out final replies to a part of the batch `owner`."""
-    for key, reply in zip(part.keys(), replies, strict=False):
+    for key, reply in zip(part.keys(), replies, strict=True):
       at = (part.destination, key)
       if self.cache is not None and isinstance(reply, Done):
         self.cache.put(at, reply.value)

@@ -23,6 +23,7 @@ import collections
 from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Sequence
+from typing import Any
 from typing import Optional
 
 from beam_connector_base.bundle import Bundle
@@ -80,7 +81,7 @@ class AskingBundle(Bundle):
     counts = self._counts
     ask = []
     for i in range(block.n):
-      at = (block.destination, block.keys[i])
+      at = (block.destination, block.key(i))
       answer = self._answers.cached(at)
       if answer is not MISS:
         counts.cache_hits += 1
@@ -104,7 +105,7 @@ class AskingBundle(Bundle):
       part = block if len(ask) == block.n else block.select(ask)
       for i in super()._take(submission, part):
         # Rows of this block with the same key are as large.
-        waiting = self._mine.pop((block.destination, part.keys[i]))
+        waiting = self._mine.pop((block.destination, part.key(i)))
         for _, _, other in waiting:
           self._refuse_oversized(submission, block, [other])
           self._rows_out += 1
@@ -133,9 +134,10 @@ class AskingBundle(Bundle):
       settled = inbox[0]
       # The one who asked, then those of this bundle who wait for the same.
       self._absorb_one()
-      for key, reply in zip(settled.batch.keys(), settled.replies, strict=False):
+      replies: Any = settled.replies
+      for key, answer in zip(settled.batch.keys(), replies, strict=True):
         for row in self._mine.pop((settled.batch.destination, key), ()):
-          self._settle_row(*row, reply, settled.stage, settled.attempts)
+          self._settle_row(*row, answer, settled.stage, settled.attempts)
     while self._landed:
       submission, block, i, reply = self._landed.popleft()
       self._joined -= 1
@@ -177,7 +179,8 @@ class AskingBundle(Bundle):
         raise FatalError(
             f'{self._link.operation.target}: a lookup was answered with ALL_OK:'
             ' a bug of the connector')
-      self._answers.arrive(batch, settled.batch, settled.replies)
+      replies: Any = settled.replies
+      self._answers.arrive(batch, settled.batch, replies)
       self._inbox.append(settled)
 
     return settle

@@ -135,7 +135,7 @@ class Batcher:
 
   def _add_rows(self, submission: Any, block: Block,
                 ready: Ready) -> Sequence[int]:
-    offsets = np.asarray(block.offsets, dtype=np.int64)
+    offsets: Any = np.asarray(block.offsets, dtype=np.int64)
     block.offsets = offsets
     destination = block.destination
     alone = self._max_bytes - self._frame(destination)

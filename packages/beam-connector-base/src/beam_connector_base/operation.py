@@ -231,7 +231,7 @@ class Block:
       row_ids: Optional[Sequence[int]] = None):
     self.destination = destination
     self.rows = rows
-    self.keys = keys
+    self.keys: Any = keys
     self.versions = versions
     self.row_ids = row_ids
     if offsets is None:
@@ -308,7 +308,7 @@ class Batch:
 
   def buffers(self) -> list[Any]:
     """The rows as few contiguous buffers, for `b''.join`; no row is copied."""
-    out = []
+    out: list[Any] = []
     for _, block, start, stop in self.pieces:
       rows = block.rows
       if isinstance(rows, (list, tuple)):

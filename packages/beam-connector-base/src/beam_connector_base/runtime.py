@@ -80,9 +80,8 @@ class DaemonPool(concurrent.futures.Executor):
     self._lock = threading.Lock()
     self._work: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-  def submit(  # type: ignore[override]
-      self, fn: Callable[..., Any], /, *args: Any,
-      **kwargs: Any) -> concurrent.futures.Future[Any]:
+  def submit(self, fn: Callable[..., Any], /, *args: Any,
+             **kwargs: Any) -> concurrent.futures.Future[Any]:
     future: concurrent.futures.Future[Any] = concurrent.futures.Future()
     with self._lock:
       if self._idle:

@@ -98,7 +98,7 @@ class Field:
           f'are {", ".join(sorted(_TYPES))} and list<...> of these')
     known = _TYPES[inner]
     if listed:
-      known = Sequence[known]
+      known = Sequence[known]  # type: ignore[valid-type]
     return Optional[known] if self.nullable else known
 
 
@@ -143,7 +143,7 @@ class Schema:
         raise ValueError(
             f'the field {field.name!r} can not be a field of a row: its name '
             'is no identifier')
-    return NamedTuple(  # type: ignore[misc]
+    return NamedTuple(
         name, [(field.name, field.beam_type()) for field in self.fields])
 
   def to_json(self) -> str:
