@@ -20,6 +20,7 @@
   python tools/dist.py verify DIST   each wheel in an empty environment
 """
 
+import email
 import os
 import shutil
 import subprocess
@@ -28,19 +29,23 @@ import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 from typing import Union
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Every module, so that an import hidden in a corner counts too.
+T = TypeVar('T')
+
+# Every module, so that an import hidden in a corner counts too. Prints the
+# modules that only an extra makes importable.
 IMPORT_ALL = '''
 import importlib, pkgutil, sys
-name = sys.argv[1]
-package = importlib.import_module(name)
-modules = list(pkgutil.walk_packages(package.__path__, f"{name}."))
-for module in modules:
-  importlib.import_module(module.name)
-print(f"{name}: installed alone, {len(modules) + 1} modules imported")
+package = importlib.import_module(sys.argv[1])
+for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+  try:
+    importlib.import_module(module.name)
+  except ModuleNotFoundError as e:
+    print(f"{module.name}: {e}")
 '''
 
 
@@ -70,22 +75,41 @@ def verify(dist: Path) -> None:
     for package in packages():
       wheel = wheels[package.name]
       check_files(wheel, import_name(package))
-      venv = Path(scratch) / package.name
-      uv('venv --quiet --no-project --python', sys.executable, venv)
-      python = venv / 'bin' / 'python'
-      uv(
-          f'pip install --quiet --python {python} --constraints',
-          ROOT / 'constraints.txt',
-          '--constraints',
-          siblings,
-          wheel)
-      # -I: neither the current folder nor PYTHONPATH can lend a module.
-      run(python, '-I', '-c', IMPORT_ALL, import_name(package), cwd=scratch)
+      check_imports(
+          wheel, import_name(package), siblings, Path(scratch) / package.name)
+      print(f'{package.name}: every module imports')
+
+
+def check_imports(wheel: Path, module: str, siblings: Path, venv: Path) -> None:
+  """Raises SystemExit when a module needs what the wheel does not declare."""
+  uv('venv --quiet --no-project --python', sys.executable, venv)
+  python = venv / 'bin' / 'python'
+
+  def fails_to_import(requirement: str) -> str:
+    uv(
+        'pip install --quiet --constraints',
+        ROOT / 'constraints.txt',
+        '--constraints',
+        siblings,
+        '--python',
+        python,
+        requirement)
+    # -I: neither the current folder nor PYTHONPATH can lend a module.
+    return run(python, '-I', '-c', IMPORT_ALL, module, cwd=venv)
+
+  failures = fails_to_import(str(wheel))
+  extras = extras_of(wheel)
+  if failures and extras:
+    print(f'only with the extras {extras}: {failures}')
+    failures = fails_to_import(f'{wheel}[{",".join(extras)}]')
+  if failures:
+    raise SystemExit(f'{wheel.name} does not declare: {failures}')
 
 
 def check_files(wheel: Path, module: str) -> None:
   """Raises SystemExit when the wheel lacks its licence or its type marker."""
-  names = zipfile.ZipFile(wheel).namelist()
+  with zipfile.ZipFile(wheel) as archive:
+    names = archive.namelist()
   for wanted in (
       f'{module}/py.typed',
       '.dist-info/licenses/LICENSE',
@@ -93,6 +117,13 @@ def check_files(wheel: Path, module: str) -> None:
   ):
     if not any(name.endswith(wanted) for name in names):
       raise SystemExit(f'{wheel.name} lacks {wanted}')
+
+
+def extras_of(wheel: Path) -> list[str]:
+  with zipfile.ZipFile(wheel) as archive:
+    name = only(n for n in archive.namelist() if n.endswith('/METADATA'))
+    metadata = email.message_from_bytes(archive.read(name))
+  return metadata.get_all('Provides-Extra', [])
 
 
 def packages() -> list[Path]:
@@ -103,19 +134,24 @@ def import_name(package: Path) -> str:
   return package.name.replace('-', '_')
 
 
-def only(paths: Iterable[Path]) -> Path:
-  found = list(paths)
+def only(candidates: Iterable[T]) -> T:
+  found = list(candidates)
   if len(found) != 1:
-    raise SystemExit(f'expected one wheel, found {found}: build first')
-  return found[0].resolve()
+    raise SystemExit(f'expected one, found {found}: build first')
+  return found[0]
 
 
 def uv(command: str, *more: object) -> None:
   run(os.environ.get('HATCH_UV', 'uv'), *command.split(), *more)
 
 
-def run(*command: object, cwd: Union[str, Path] = ROOT) -> None:
-  subprocess.run([str(part) for part in command], check=True, cwd=cwd)
+def run(*command: object, cwd: Union[str, Path] = ROOT) -> str:
+  """Returns what the command printed; its errors go where ours go."""
+  return subprocess.run([str(part) for part in command],
+                        check=True,
+                        cwd=cwd,
+                        stdout=subprocess.PIPE,
+                        text=True).stdout.strip()
 
 
 if __name__ == '__main__':
