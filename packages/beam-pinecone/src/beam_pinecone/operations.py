@@ -18,41 +18,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import re
 from collections.abc import Iterable
 from typing import Any
 from typing import Union
 
 import pyarrow as pa
 
-from beam_connector_base.credentials import CredentialError
 from beam_connector_base.operation import ALL_OK
-from beam_connector_base.operation import FATAL
 from beam_connector_base.operation import Batch
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Invalid
-from beam_connector_base.operation import Kind
 from beam_connector_base.operation import Limits
 from beam_connector_base.operation import Operation
 from beam_connector_base.operation import Rate
 from beam_connector_base.operation import Replies
 from beam_connector_base.operation import Session
 from beam_connector_base.operation import Verdict
-from beam_connector_base.retry import grpc_verdict
-from beam_connector_base.retry import http_verdict
-from beam_connector_base.retry import transport_verdict
 from beam_pinecone.blocks import BlockEncoder
 from beam_pinecone.client import PineconeClient
 from beam_pinecone.connection import PineconeConnection
-from beam_pinecone.connection import documents_remedy
 from beam_pinecone.errors import PineconeError
 from beam_pinecone.layout import Layout
 from beam_pinecone.records import Checks
 from beam_pinecone.records import RecordEncoder
 from beam_pinecone.schema import IndexSchema
-from beam_pinecone.wire.responses import index_stats
+from beam_pinecone.service import open_index
+from beam_pinecone.service import verdict_of
 from beam_pinecone.wire.responses import upserted_count
 from beam_pinecone.wire.vectors import namespace_frame
 from beam_pinecone.wire.vectors import upsert_request
@@ -84,78 +76,12 @@ class UpsertVectors(Operation):
     return f'Pinecone index {self.index!r}'
 
   async def open(self) -> UpsertSession:
-    connection = self.connection
-    # Both read files or sockets: not on the event loop.
-    endpoint = await asyncio.to_thread(connection.locate, self.index)
-    headers = await asyncio.to_thread(connection.headers)
-    client = PineconeClient(
-        endpoint, headers, connection.user_agent, connection.ca_certs)
-    try:
-      stats = index_stats(await client.describe_index_stats(connection.timeout))
-    except ValueError as e:
-      await client.close()
-      raise PineconeError(
-          'INTERNAL', f'the statistics of the index are unreadable: {e}') from e
-    except BaseException:
-      await client.close()
-      raise
+    index = await open_index(self.connection, self.index)
     return UpsertSession(
-        client,
-        IndexSchema.from_stats(self.index, stats),
-        self.layout,
-        connection.timeout)
+        index.client, index.schema, self.layout, self.connection.timeout)
 
   def classify(self, error: BaseException) -> Verdict:
-    if isinstance(error, PineconeError):
-      return self._classify(error)
-    if isinstance(error, CredentialError):
-      return dataclasses.replace(FATAL, reason=str(error))
-    if isinstance(error, FileNotFoundError):
-      # The certificates: waiting does not make a file appear.
-      return dataclasses.replace(
-          FATAL, reason=f'ca_certs={error.filename!r} is not on the worker')
-    verdict = transport_verdict(error)
-    return verdict if verdict is not None else FATAL
-
-  def _classify(self, error: PineconeError) -> Verdict:
-    reason = str(error)
-    if error.code.isdigit():
-      return http_verdict(int(error.code), error.retry_after, reason)
-    message = error.message
-    if _TOO_LARGE.search(message):
-      # Comes as OUT_OF_RANGE or RESOURCE_EXHAUSTED, which mean other things.
-      return Verdict(Kind.TOO_LARGE, None, 413, reason)
-    if _DOCUMENTS.search(message):
-      return Verdict(
-          Kind.FATAL, None, 400, f'{documents_remedy(self.index)} ({reason})')
-    if error.code == 'FAILED_PRECONDITION':
-      # The state of the index, whatever the record.
-      return Verdict(Kind.FATAL, None, 400, reason)
-    remedy = _REMEDIES.get(error.code)
-    if remedy:
-      reason = f'{reason}: {remedy}'
-    return grpc_verdict(error.code, error.retry_after, reason)
-
-
-_TOO_LARGE = re.compile(
-    r'message length too large|message larger than max|request (size|body) '
-    r'(is )?too large|exceeds the maximum (request|message) size',
-    re.IGNORECASE)
-_DOCUMENTS = re.compile(
-    r'documents? api|documents[./ ]upsert|document[- ](schema )?index'
-    r'|/documents/',
-    re.IGNORECASE)
-_REMEDIES = {
-    'UNAUTHENTICATED':
-        'the API key is not known to this index, check the key '
-        'that PineconeConnection(api_key=...) refers to',
-    'PERMISSION_DENIED':
-        'the API key may not write to this index, check its '
-        'role and project',
-    'NOT_FOUND': 'check the name of the index, or the host given',
-    'UNIMPLEMENTED': 'this host is no Pinecone index, check the host given',
-    'UNAVAILABLE': 'the host of the index was not reached or had no capacity',
-}
+    return verdict_of(error, self.index)
 
 
 class UpsertSession(Session):

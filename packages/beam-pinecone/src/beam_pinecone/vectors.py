@@ -64,13 +64,15 @@ SAFE_SQUARES = FLOAT32_MAX**2 * 0.99
 def dense_values(
     value: Any,
     field: Optional[str],
-    index: Optional[IndexSchema] = None) -> tuple[Any, int]:
+    index: Optional[IndexSchema] = None,
+    zero: bool = False) -> tuple[Any, int]:
   """A dense vector as little-endian float32.
 
   Args:
     value: list, tuple, `array.array`, numpy array or Arrow list of numbers.
     field: the record's field, for messages.
     index: whose dimension it has to have; None for any.
+    zero: whether it may be all zero, as the vector of a query may.
 
   Returns:
     A contiguous buffer and the number of values in it.
@@ -91,7 +93,7 @@ def dense_values(
       index.check_dimension(n, field)
     vector = np.frombuffer(data, FLOAT32)
     if not NONZERO_SQUARES < _squares(vector, vector) < math.inf:
-      check_vector(vector, field)
+      check_vector(vector, field, zero)
     return data, n
   if kind is not np.ndarray:
     value = _as_array(value, field)
@@ -107,7 +109,7 @@ def dense_values(
   if index is not None and n != index.dimension:
     index.check_dimension(n, field)
   if not NONZERO_SQUARES < _squares(value, value) < math.inf:
-    check_vector(value, field)
+    check_vector(value, field, zero)
   return value.data, n
 
 
@@ -147,8 +149,9 @@ def null_value(field: Optional[str]) -> Refused:
       'VectorType', f'{field!r} holds a null: a vector holds numbers')
 
 
-def check_vector(vector: np.ndarray, field: Optional[str]) -> None:
-  """Raises Refused if a vector is not finite or all zero."""
+def check_vector(
+    vector: np.ndarray, field: Optional[str], zero: bool = False) -> None:
+  """Raises Refused if a vector is not finite or, unless `zero`, all zero."""
   finite = np.isfinite(vector)
   if not finite.all():
     at = int(finite.argmin())
@@ -156,7 +159,7 @@ def check_vector(vector: np.ndarray, field: Optional[str]) -> None:
         'VectorNotFinite',
         f'{field!r}[{at}] is {vector[at]}: Pinecone takes finite numbers only; '
         'mend the embedding or drop the record')
-  if (np.abs(vector) < SMALLEST_VALUE).all():
+  if not zero and (np.abs(vector) < SMALLEST_VALUE).all():
     raise Refused(
         'ZeroVector',
         f'{field!r} is all zero: Pinecone needs one value of at least '
