@@ -230,6 +230,16 @@ def test_poison_refuses_a_whole_request_and_spares_the_others(toy, caller):
   assert toy.count('put').faults == {'poison': 1}
 
 
+@pytest.mark.parametrize('kind', ['reset', 'truncate', 'slow_body'])
+def test_a_poisoned_record_is_stored_by_no_other_fault(toy, caller, kind):
+  toy.faults([
+      FaultRule(kind, after_effect=True), FaultRule('poison', records='^bad$')
+  ])
+  assert caller.call('put',
+                     b'a=1\nbad=2')[0] == one(400, 'INVALID_ARGUMENT', caller)
+  assert toy.snapshot() == {'rows': {}}
+
+
 def test_a_partial_failure_is_the_services_own_and_spares_the_others(
     toy, caller):
   toy.faults([FaultRule('partial', records='b')])

@@ -167,6 +167,47 @@ def test_poison_hits_requests_that_hold_a_matching_record_and_no_others():
   ]
 
 
+@pytest.mark.parametrize(
+    'rule',
+    [
+        FaultRule('reset', after_effect=True, count=1),
+        FaultRule('error', after_effect=True, count=1),
+        FaultRule('hang', after_effect=True, count=1),
+        FaultRule('truncate', count=1),
+        FaultRule('slow_body', seconds=1, count=1),
+    ],
+    ids=lambda rule: rule.kind)
+def test_a_fault_that_lets_a_request_through_gives_way_to_poison(rule):
+  faults = Faults(FaultPlan([rule, FaultRule('poison', records='^bad')]))
+  poisoned = faults.decide('put', 'rest', lambda: ['a', 'bad'])
+  assert (poisoned.kind, poisoned.applies) == ('poison', False)
+  # It has not happened yet: the next request meets it.
+  assert faults.hits() == [0, 1]
+  assert faults.decide('put', 'rest', lambda: ['a']).kind == rule.kind
+  assert faults.hits() == [1, 1]
+
+
+def test_a_fault_that_keeps_a_request_out_comes_before_poison():
+  faults = Faults(
+      FaultPlan(
+          [FaultRule('reset', count=1), FaultRule('poison', records='^bad')]))
+  outcomes = [faults.decide('put', 'rest', lambda: ['bad']) for _ in range(2)]
+  assert [each.kind for each in outcomes] == ['reset', 'poison']
+
+
+def test_poison_comes_before_a_partial_failure():
+  rules = [
+      FaultRule('partial', records='0$'), FaultRule('poison', records='^bad')
+  ]
+  faults = Faults(FaultPlan(rules))
+  kinds = [
+      faults.decide('put', 'rest', lambda ids=ids: ids,
+                    can_be_partial=True).kind
+      for ids in (['a0', 'bad'], ['a0', 'b'])
+  ]
+  assert kinds == ['poison', 'partial']
+
+
 def test_partial_refuses_matching_records_or_a_share_by_draw():
   ids = [f'r{i}' for i in range(100)]
   by_name = Faults(FaultPlan([FaultRule('partial', records='r7')])).decide(

@@ -29,8 +29,10 @@ requests in flight at once n follows the order of arrival.
     ], seed=7)
 
 Of the rules that hit a request the delays (`latency`) add up, and the first
-other one decides how it ends. Record-level rules (`poison`, `partial`) come
-after all others.
+other one decides how it ends. Record-level rules come after all others, and
+`poison` before `partial`; but a poisoned record is never stored: a rule that
+would let the service carry the request out (see `FaultRule.applies`) gives way
+to `poison`, and does not count as a hit then.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class Faults:
     if not self.plan.rules:
       return _UNTOUCHED
     delay = late = 0.0
-    whole: FaultRule | None = None
+    whole: int | None = None
     by_record: list[tuple[int, int]] = []
     with self._lock:
       for index, rule in enumerate(self.plan.rules):
@@ -145,15 +145,36 @@ class Faults:
           else:
             delay += seconds
         elif whole is None:
-          whole = rule
+          whole = index
     if whole is not None:
-      return Decision(
-          whole, delay, late, message=whole.message or _message(whole))
+      return self._whole(whole, by_record, record_ids, delay, late)
     if by_record:
       decision = self._by_record(by_record, record_ids(), delay, late)
       if decision is not None:
         return decision
     return Decision(delay=delay, late=late) if delay or late else _UNTOUCHED
+
+  def _whole(
+      self,
+      index: int,
+      by_record: list[tuple[int, int]],
+      record_ids: Callable[[], Sequence[str]],
+      delay: float,
+      late: float) -> Decision:
+    """What a rule for whole requests does, unless poison forbids the effect."""
+    rule = self.plan.rules[index]
+    if rule.applies:
+      poison = [
+          each for each in by_record
+          if self.plan.rules[each[0]].kind == 'poison'
+      ]
+      if poison:
+        decision = self._by_record(poison, record_ids(), delay, late)
+        if decision is not None:
+          with self._lock:
+            self._hits[index] -= 1
+          return decision
+    return Decision(rule, delay, late, message=rule.message or _message(rule))
 
   def _hit(self, index: int, rule: FaultRule, n: int) -> bool:
     position = n - rule.skip
@@ -172,7 +193,9 @@ class Faults:
       ids: Sequence[str],
       delay: float,
       late: float) -> Decision | None:
-    for index, n in candidates:
+    # Poison first: a partial failure would let the service take the rest.
+    for index, n in sorted(
+        candidates, key=lambda each: self.plan.rules[each[0]].kind != 'poison'):
       rule = self.plan.rules[index]
       refused = self._refused(index, n, ids)
       if not refused:
