@@ -143,12 +143,29 @@ def test_a_process_that_does_not_start_shows_the_end_of_its_log(logs):
   assert str(log) in str(caught.value)
 
 
-def test_a_process_that_died_is_said_to_have():
+def test_a_process_that_died_is_said_to_have_and_leaves_its_log(logs, caplog):
   with start(TOY, mode='process') as emulator:
+    with Rest(emulator) as client:
+      assert client.call('/put', b'=broken=')[0] == 500
+    assert list(logs.iterdir()) == []
     os.kill(emulator.pid, signal.SIGKILL)
     eventually(lambda: refuses_connections(emulator.host))
-    with pytest.raises(EmulatorError, match='its process ended with -9'):
+    with pytest.raises(EmulatorError,
+                       match='its process ended with -9') as caught:
       emulator.log()
+  log, = logs.iterdir()
+  assert str(log) in str(caught.value)
+  assert 'the toy is broken' in log.read_text()
+  assert str(log) in caplog.text
+
+
+def test_a_running_process_has_no_log_that_could_be_left_behind(logs):
+  with start(TOY, mode='process') as emulator:
+    assert emulator.pid != os.getpid()
+    assert list(logs.iterdir()) == []
+  with pytest.raises(EmulatorError, match='its process ended with 0'):
+    emulator.log()
+  assert list(logs.iterdir()) == []
 
 
 def test_ctrl_c_in_the_terminal_is_the_parents_to_handle():

@@ -31,8 +31,8 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -54,6 +54,8 @@ from beam_harness.faults import FaultPlan
 __all__ = ['Mode', 'main', 'start']
 
 Mode = Literal['thread', 'process']
+
+_LOGGER = logging.getLogger(__name__)
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 5.0
@@ -155,21 +157,18 @@ def _start_process(
       },
       'options': dict(options or {}),
   }
-  log = tempfile.NamedTemporaryFile(
-      prefix=f'beam-harness-{service.rpartition(".")[2]}-',
-      suffix='.log',
-      delete=False)
+  log = _Log(service)
   command = [sys.executable, '-m', 'beam_harness.emulators.launch', service]
-  command += ['--fd', str(sock.fileno()), '--log', log.name]
+  command += ['--fd', str(sock.fileno())]
   command += ['--settings', json.dumps(settings)]
   # The child finds the modules that this process finds.
   path = os.pathsep.join(filter(None, sys.path))
-  with log, sock:
+  with sock:
     process = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=log,
+        stdout=log.file,
+        stderr=log.file,
         env={
             **os.environ, 'PYTHONPATH': path
         },
@@ -181,9 +180,7 @@ def _start_process(
       code = process.wait(_GONE_SECONDS)
     except subprocess.TimeoutExpired:
       return None
-    return (
-        f'its process ended with {code}; the end of {log.name}:\n'
-        f'{_tail(log.name)}')
+    return f'its process ended with {code}; {log.kept()}'
 
   def close() -> None:
     assert process.stdin is not None
@@ -193,20 +190,55 @@ def _start_process(
     except subprocess.TimeoutExpired:
       process.kill()
       process.wait()
+    if process.returncode:
+      _LOGGER.warning(
+          'the %s emulator did not end in good order (%d); %s',
+          service,
+          process.returncode,
+          log.kept())
+    log.file.close()
 
   emulator = Emulator(host, close=close, obituary=obituary)
   try:
     emulator.wait_until_ready(_START_SECONDS)
   except EmulatorError as e:
-    dead = obituary() is not None
+    said = str(e)
+    if process.poll() is None:
+      said += f'\n{log.kept()}'
     close()
-    if dead:
-      raise
-    raise EmulatorError(f'{e}\nThe end of its log:\n{_tail(log.name)}') from e
+    raise EmulatorError(said) from e
   except BaseException:
     close()
     raise
   return emulator
+
+
+class _Log:
+  """What the child writes: in a file without a name, unless something failed.
+
+  So nothing is left behind, whoever is killed.
+  """
+  def __init__(self, service: str):
+    self._service = service.rpartition('.')[2]
+    self._path: str | None = None
+    self._tail = ''
+    self.file = tempfile.TemporaryFile()
+
+  def kept(self) -> str:
+    """Gives what was written a name; says the name, and the end of it."""
+    if self._path is None:
+      if self.file.closed:
+        return 'it ended in good order'
+      size = os.fstat(self.file.fileno()).st_size
+      # Not by seeking: the child writes where the file's position is.
+      data = os.pread(self.file.fileno(), size, 0)
+      with tempfile.NamedTemporaryFile(prefix=f'beam-harness-{self._service}-',
+                                       suffix='.log',
+                                       delete=False) as kept:
+        kept.write(data)
+      self._path = kept.name
+      self._tail = data[-_TAIL_BYTES:].decode(errors='replace')
+    return f'the end of {self._path}:\n{self._tail}'
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -214,10 +246,6 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser = argparse.ArgumentParser(prog='beam_harness.emulators.launch')
   parser.add_argument('service')
   parser.add_argument('--fd', type=int, required=True, help='listening socket')
-  parser.add_argument(
-      '--log',
-      type=pathlib.Path,
-      help='where this process writes; removed when it ends in good order')
   parser.add_argument('--settings', type=json.loads, default={})
   args = parser.parse_args(argv)
   # Ctrl-C in a terminal reaches the whole group; the parent decides.
@@ -227,8 +255,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       faults=FaultPlan.from_json(args.settings.get('faults', {})),
       capture=Capture(**args.settings.get('capture', {})))
   asyncio.run(_run_child(server, socket.socket(fileno=args.fd)))
-  if args.log is not None:
-    args.log.unlink(missing_ok=True)
   return 0
 
 
@@ -255,11 +281,6 @@ async def _run_child(server: Server, sock: socket.socket) -> None:
 
 def _host(sock: socket.socket) -> str:
   return '{}:{}'.format(*sock.getsockname()[:2])
-
-
-def _tail(path: str) -> str:
-  data = pathlib.Path(path).read_bytes()[-_TAIL_BYTES:]
-  return data.decode(errors='replace')
 
 
 if __name__ == '__main__':
