@@ -30,7 +30,7 @@ from beam_pinecone.errors import Refused
 from beam_pinecone.schema import check_namespace
 from beam_pinecone.wire.metadata import MetadataKey
 
-__all__ = ['Layout']
+__all__ = ['Layout', 'namespace_choice']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class Layout:
       except Refused as e:
         raise ValueError(f'keep: {e.reason}') from None
     return cls(
-        _namespace(namespace),
+        namespace_choice(namespace),
         id_field,
         values_field,
         sparse_field,
@@ -186,7 +186,13 @@ def _names(parameter: str, value: Any) -> tuple[str, ...]:
   return tuple(sorted(set(names)))
 
 
-def _namespace(spec: Any) -> Chosen:
+def namespace_choice(spec: Any) -> Chosen:
+  """How the namespace of a record is chosen, from what the user typed.
+
+  Raises:
+    TypeError, ValueError: it is neither text, a template nor a callable, or the
+      service would not take a constant.
+  """
   if spec is None:
     raise TypeError('namespace is None: use "" for the default namespace')
   if not isinstance(spec, (str, Chosen)) and not callable(spec):
