@@ -93,6 +93,7 @@ class PineconeClient:
       self._channel = grpc.aio.insecure_channel(endpoint.address, options)
     self._upsert = self._channel.unary_unary('/VectorService/Upsert')
     self._stats = self._channel.unary_unary('/VectorService/DescribeIndexStats')
+    self._methods: dict[str, Any] = {}
 
   async def upsert(self, request: bytes) -> bytes:
     """Sends an UpsertRequest and returns the UpsertResponse.
@@ -114,6 +115,27 @@ class PineconeClient:
       PineconeError: what the service, or the way to it, answered.
     """
     return await self._call(self._stats, b'', timeout)
+
+  async def call(
+      self,
+      method: str,
+      request: bytes,
+      timeout: Optional[float] = None) -> bytes:
+    """Sends a request of any other method and returns its response.
+
+    Args:
+      method: its name in the service's own definition, such as 'List'.
+      request: the message.
+      timeout: seconds; None for as long as it is not cancelled.
+
+    Raises:
+      PineconeError: what the service, or the way to it, answered.
+    """
+    known = self._methods.get(method)
+    if known is None:
+      known = self._channel.unary_unary(f'/VectorService/{method}')
+      self._methods[method] = known
+    return await self._call(known, request, timeout)
 
   async def close(self) -> None:
     """Closes the channel; calls under way are cancelled."""
