@@ -46,7 +46,7 @@ from beam_pinecone.wire.metadata import encode_metadata
 from beam_pinecone.wire.vectors import sparse_message
 from beam_pinecone.wire.vectors import vector_row
 
-__all__ = ['Checks', 'RecordEncoder']
+__all__ = ['Checks', 'RecordEncoder', 'is_embeddable']
 
 # Distinct sets of fields to remember; records of one source have few.
 _MAX_PLANS = 1024
@@ -131,7 +131,7 @@ class RecordEncoder:
     own: Optional[Mapping[str, Any]] = None
     if type(element) is dict:
       row = element
-    elif _is_embeddable(element):
+    elif is_embeddable(element):
       row, own = self._embeddable(element)
     else:
       try:
@@ -318,7 +318,8 @@ def _comparable(value: Any, field: Optional[str]) -> Any:
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
-def _is_embeddable(element: Any) -> bool:
+def is_embeddable(element: Any) -> bool:
+  """Whether the element is Beam's `EmbeddableItem` (`Chunk`)."""
   # An element can only be one where its module is imported already, so that
   # nobody else pays for the import. Older versions call the class Chunk.
   module = sys.modules.get('apache_beam.ml.rag.types')
