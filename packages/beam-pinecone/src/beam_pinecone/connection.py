@@ -294,8 +294,8 @@ def documents_remedy(index: str) -> str:
   """What to say of an index that takes documents instead of vectors."""
   return (
       f'index {index!r} is a document index (its schema names fields), which '
-      'takes documents and no vectors: write to a vector index, made without '
-      'a schema of fields')
+      'takes and tells documents and no vectors: use a vector index, made '
+      'without a schema of fields')
 
 
 def _control_error(

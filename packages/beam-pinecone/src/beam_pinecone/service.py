@@ -37,7 +37,9 @@ from beam_pinecone.schema import IndexSchema
 from beam_pinecone.wire.responses import IndexStats
 from beam_pinecone.wire.responses import index_stats
 
-__all__ = ['OpenIndex', 'open_index', 'read_stats', 'verdict_of']
+__all__ = [
+    'OpenIndex', 'open_index', 'open_vectors', 'read_stats', 'verdict_of'
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,22 @@ async def open_index(connection: PineconeConnection, index: str) -> OpenIndex:
     await client.close()
     raise
   return OpenIndex(client, IndexSchema.from_stats(index, stats), stats)
+
+
+async def open_vectors(connection: PineconeConnection, index: str) -> OpenIndex:
+  """As `open_index`, for what a document index answers with silence: reads.
+
+  Raises:
+    PineconeError: besides, that the index holds no vectors but documents.
+  """
+  opened = await open_index(connection, index)
+  schema = opened.schema
+  # A vector index has a dimension, or is sparse. Where the control plane was
+  # asked for the host, it has told already.
+  if schema.dimension is None and schema.vector_type != 'sparse':
+    await opened.client.close()
+    raise PineconeError('FAILED_PRECONDITION', documents_remedy(index))
+  return opened
 
 
 async def read_stats(client: PineconeClient, timeout: float) -> IndexStats:
