@@ -32,6 +32,8 @@ import pytest
 # Before the modules are imported: their asserts explain themselves then.
 pytest.register_assert_rewrite(
     'beam_harness.conformance.cases',
+    'beam_harness.conformance.hooks',
+    'beam_harness.conformance.safety',
     'beam_harness.conformance.sink',
     'beam_harness.conformance.sink_elements',
     'beam_harness.conformance.sink_engines',

@@ -14,7 +14,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
-"""Runs a sink on an engine and brings back everything it emitted.
+"""Runs a transform on an engine and brings back everything it emitted.
 
 Outputs come back through files: a DoFn is pickled even where it runs in this
 process, and on some engines it runs in another one.
@@ -28,7 +28,9 @@ import pathlib
 import pickle
 import tempfile
 import uuid
+from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import Optional
@@ -41,7 +43,9 @@ from apache_beam.transforms.window import TimestampedValue
 
 from beam_harness.engines import engine
 
-__all__ = ['Outcome', 'Output', 'Trail', 'gather', 'load', 'write']
+__all__ = [
+    'Applied', 'Outcome', 'Output', 'Trail', 'apply', 'gather', 'load', 'write'
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,24 +56,23 @@ class Output:
     value: the element.
     timestamp: its event time in microseconds.
     windows: start and end of its windows in microseconds.
+    pane: what made it fire: first, last, timing, index.
   """
   value: Any
   timestamp: int
   windows: tuple[tuple[int, int], ...]
+  pane: tuple[Any, ...] = ()
 
 
 @dataclasses.dataclass
-class Outcome:
-  """What a pipeline that wrote left behind.
+class Applied:
+  """What a pipeline left behind.
 
   Attributes:
-    written, failed, ledger: what the sink emitted; `ledger` only when asked
-      for.
+    outputs: what the transform emitted, by name of the output.
     result: the result of the pipeline.
   """
-  written: list[Output]
-  failed: list[Output]
-  ledger: list[Output]
+  outputs: dict[str, list[Output]]
   result: Any
 
   def counters(self, namespace: str) -> dict[str, int]:
@@ -91,56 +94,98 @@ class Outcome:
       yield metric.key.metric.name, metric
 
 
+class Outcome(Applied):
+  """What a pipeline that wrote left behind."""
+  @property
+  def written(self) -> list[Output]:
+    return self.outputs['written']
+
+  @property
+  def failed(self) -> list[Output]:
+    return self.outputs['failed']
+
+  @property
+  def ledger(self) -> list[Output]:
+    """Only when asked for."""
+    return self.outputs['ledger']
+
+
 def write(
     transform: beam.PTransform,
     elements: Sequence[Any],
     folder: pathlib.Path,
     *,
-    on: str = 'fnapi',
-    window: Any = None,
     ledger: bool = False,
-    before: Optional[beam.PTransform] = None,
-    trails: bool = False) -> Outcome:
+    **how: Any) -> Outcome:
   """Writes elements and gathers what the sink emitted.
 
   Args:
     transform: the sink; returns a result with `written` and `failed`.
-    elements: what is written; `TimestampedValue`s give their event times.
-    folder: where the outputs are kept.
-    on: name of the engine.
-    window: a WindowFn for the elements.
+    elements, folder: see `apply`.
     ledger: also gather the ledger.
-    before: applied to the elements before they are written.
-    trails: also leave a `Trail` of what is emitted, in `folder`, that is there
-      when the pipeline fails: files 'written' and 'failed'.
+    **how: for `apply`.
+
+  Raises:
+    Exception: what the pipeline raised.
+  """
+  def outputs(result: Any) -> dict[str, PCollection]:
+    found = {'written': result.written, 'failed': result.failed}
+    if ledger:
+      found['ledger'] = result.ledger
+    return found
+
+  applied = apply(transform, elements, folder, outputs, **how)
+  return Outcome(applied.outputs, applied.result)
+
+
+def apply(
+    transform: beam.PTransform,
+    elements: Optional[Sequence[Any]],
+    folder: pathlib.Path,
+    outputs: Callable[[Any], Mapping[str, PCollection]],
+    *,
+    on: str = 'fnapi',
+    options: Sequence[str] = (),
+    window: Any = None,
+    before: Optional[beam.PTransform] = None,
+    trails: bool = False) -> Applied:
+  """Applies a transform to elements and gathers what it emitted.
+
+  Args:
+    transform: what is tested.
+    elements: what it is applied to; `TimestampedValue`s give their event
+      times. None applies it to the pipeline itself: a source.
+    folder: where the outputs are kept.
+    outputs: the PCollections of the transform's result, by name.
+    on: name of the engine.
+    options: more options for the pipeline.
+    window: a WindowFn for the elements.
+    before: applied to the elements first.
+    trails: also leave a `Trail` of each output, in `folder`, that is there when
+      the pipeline fails: a file of the output's name.
 
   Raises:
     Exception: what the pipeline raised.
   """
   place = pathlib.Path(tempfile.mkdtemp(dir=folder))
   chosen = engine(on)
-  pipeline = chosen.pipeline()
-  source = pipeline | 'Elements' >> beam.Create(elements)
-  if any(isinstance(element, TimestampedValue) for element in elements):
-    source |= 'Stamp' >> beam.Map(_as_it_is)
-  if window is not None:
-    source |= 'Window' >> beam.WindowInto(window)
-  if before is not None:
-    source |= 'Before' >> before
-  result = source | 'Sink' >> transform
-  outputs = {'written': result.written, 'failed': result.failed}
-  if ledger:
-    outputs['ledger'] = result.ledger
-  for name, pcoll in outputs.items():
+  pipeline = chosen.pipeline(*options)
+  source = pipeline
+  if elements is not None:
+    source = pipeline | 'Elements' >> beam.Create(elements)
+    if any(isinstance(element, TimestampedValue) for element in elements):
+      source |= 'Stamp' >> beam.Map(_as_it_is)
+    if window is not None:
+      source |= 'Window' >> beam.WindowInto(window)
+    if before is not None:
+      source |= 'Before' >> before
+  found = outputs(source | 'Connector' >> transform)
+  for name, pcoll in found.items():
     if trails:
       pcoll | f'Trail {name}' >> beam.ParDo(Trail(folder / name))  # pylint: disable=expression-not-assigned
     gather(pcoll, place / name, f'Gather {name}')
   done = chosen.run(pipeline)
-  gathered = {
-      name: pickle.loads((place / name).read_bytes()) for name in outputs
-  }
-  return Outcome(
-      gathered['written'], gathered['failed'], gathered.get('ledger', []), done)
+  return Applied({name: load(place / name) for name in found}, done)
 
 
 def gather(pcoll: PCollection, path: pathlib.Path, label: str) -> None:
@@ -192,7 +237,11 @@ class _Reify(beam.DoFn):
               element: Any,
               wv: Any = beam.DoFn.WindowedValueParam) -> Iterable[bytes]:
     windows = tuple((w.start.micros, w.end.micros) for w in wv.windows)
-    output = Output(element, wv.timestamp.micros, windows)
+    pane = wv.pane_info
+    output = Output(
+        element,
+        wv.timestamp.micros,
+        windows, (pane.is_first, pane.is_last, pane.timing, pane.index))
     # WindowInto makes of an element one for each of its windows.
     yield pickle.dumps((uuid.uuid4().bytes, output))
 

@@ -19,49 +19,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 
+from beam_harness.conformance.hooks import PASSING_FAULTS
 from beam_harness.conformance.pipelines import Trail
 from beam_harness.conformance.sink_hooks import SinkHooks
 
 __all__ = ['FaultCases']
-
-#: Faults after which the same request works: name, rule, other tuning.
-_PASSING: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    'throttled': ({
-        'kind': 'throttle', 'count': 2
-    }, {}),
-    'internal error': ({
-        'kind': 'error', 'status': 500, 'count': 2
-    }, {}),
-    'unavailable': ({
-        'kind': 'error', 'status': 503, 'count': 2
-    }, {}),
-    'timeout': ({
-        'kind': 'hang', 'count': 1
-    }, {
-        'attempt_timeout': 0.4
-    }),
-    'timeout after the effect': ({
-        'kind': 'hang', 'after_effect': True, 'count': 1
-    }, {
-        'attempt_timeout': 0.4
-    }),
-    'connection reset': ({
-        'kind': 'reset', 'count': 2
-    }, {}),
-    'connection reset after the effect': ({
-        'kind': 'reset', 'after_effect': True, 'count': 2
-    }, {}),
-    'truncated answer': ({
-        'kind': 'truncate', 'count': 2
-    }, {}),
-    'slow answer': ({
-        'kind': 'slow_body', 'seconds': 0.2, 'count': 2
-    }, {}),
-}
 
 
 class FaultCases(SinkHooks):
@@ -69,9 +34,9 @@ class FaultCases(SinkHooks):
 
   # -------------------------------------------------------------- what passes
 
-  @pytest.mark.parametrize('fault', _PASSING)
+  @pytest.mark.parametrize('fault', PASSING_FAULTS)
   def test_a_fault_that_passes_costs_nothing(self, emulator, tmp_path, fault):
-    rule, tuning = _PASSING[fault]
+    rule, tuning = PASSING_FAULTS[fault]
     emulator.faults([self.fault(**rule)])
     keys = self.keys(20)
     outcome = self.write(
@@ -296,7 +261,7 @@ class FaultCases(SinkHooks):
       elements.insert(2_000 * i + 33, self.bad_element(key))
     outcome = self.write(
         emulator, elements, tmp_path, tuning=self.tuning(max_records=50))
-    self.check(emulator, outcome, keys, poison + bad, apart=poison)
+    self.check(emulator, outcome, keys, poison + bad)
     requests = self.requests(emulator)
     faults = sum(entry.fault not in (None, 'poison') for entry in requests)
     assert 0.12 <= faults / len(requests) <= 0.28
