@@ -24,9 +24,11 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
 from typing import Optional
+from typing import Union
 
 import grpc
 import grpc.aio
@@ -131,11 +133,36 @@ class PineconeClient:
     Raises:
       PineconeError: what the service, or the way to it, answered.
     """
-    known = self._methods.get(method)
-    if known is None:
-      known = self._channel.unary_unary(f'/VectorService/{method}')
-      self._methods[method] = known
-    return await self._call(known, request, timeout)
+    return await self._call(self._method(method), request, timeout)
+
+  async def call_each(
+      self, method: str,
+      requests: Iterable[bytes]) -> list[Union[bytes, PineconeError]]:
+    """Sends requests side by side; costs less than a task for each.
+
+    Cancelling it closes all their streams.
+
+    Args:
+      method: its name in the service's own definition, such as 'Query'.
+      requests: the messages.
+
+    Returns:
+      One response per request, in order, or what was answered instead.
+    """
+    known = self._method(method)
+    calls = [known(request, metadata=self._metadata()) for request in requests]
+    answers: list[Union[bytes, PineconeError]] = []
+    try:
+      for call in calls:
+        try:
+          answers.append(await call)
+        except grpc.aio.AioRpcError as e:
+          answers.append(_typed(e))
+    finally:
+      if len(answers) < len(calls):
+        for call in calls:
+          call.cancel()
+    return answers
 
   async def close(self) -> None:
     """Closes the channel; calls under way are cancelled."""
@@ -146,13 +173,22 @@ class PineconeClient:
       method: Any,
       request: bytes,
       timeout: Optional[float] = None) -> bytes:
-    metadata = (
-        *self._headers,
-        ('x-request-id', str(uuid.UUID(bytes=os.urandom(16), version=4))))
     try:
-      return await method(request, metadata=metadata, timeout=timeout)
+      return await method(request, metadata=self._metadata(), timeout=timeout)
     except grpc.aio.AioRpcError as e:
       raise _typed(e) from None
+
+  def _method(self, name: str) -> Any:
+    known = self._methods.get(name)
+    if known is None:
+      known = self._channel.unary_unary(f'/VectorService/{name}')
+      self._methods[name] = known
+    return known
+
+  def _metadata(self) -> tuple[tuple[str, str], ...]:
+    return (
+        *self._headers,
+        ('x-request-id', str(uuid.UUID(bytes=os.urandom(16), version=4))))
 
 
 def _typed(error: grpc.aio.AioRpcError) -> PineconeError:

@@ -23,6 +23,7 @@ the whole request) or silently changes.
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 from typing import Optional
 
@@ -32,11 +33,14 @@ from beam_pinecone.wire.responses import IndexStats
 __all__ = [
     'IndexSchema',
     'check_id',
+    'check_index_name',
     'check_namespace',
 ]
 
 MAX_ID_LENGTH = 512  # ASCII characters; the service's operation limits
 MAX_NAMESPACE_LENGTH = 512  # ASCII characters
+# The control plane's rule for names of indexes.
+_INDEX_NAME = re.compile('[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +125,22 @@ class IndexSchema:
 
 
 # --------------------------------------------------------------- ids, names
+
+
+def check_index_name(index: Any) -> str:
+  """The argument of a transform, checked.
+
+  Raises:
+    TypeError, ValueError: no index can have this name.
+  """
+  if not isinstance(index, str):
+    raise TypeError(
+        f'index is a {type(index).__name__}: it is the name of an index')
+  if not _INDEX_NAME.fullmatch(index):
+    raise ValueError(
+        f'index is {index!r}: names of indexes have 1 to 45 lower-case '
+        'letters, digits and hyphens')
+  return index
 
 
 def check_id(value: Any, field: str) -> bytes:

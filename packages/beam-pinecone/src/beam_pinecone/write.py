@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -35,14 +34,12 @@ from beam_connector_base.write import WriteResult
 from beam_pinecone.connection import PineconeConnection
 from beam_pinecone.layout import Layout
 from beam_pinecone.operations import UpsertVectors
+from beam_pinecone.schema import check_index_name
 
 __all__ = ['WriteToPinecone', 'WriteToPineconeResult']
 
 #: `.written`, `.failed` and `.ledger` of a write.
 WriteToPineconeResult = WriteResult
-
-# The control plane's rule for names of indexes.
-_INDEX_NAME = re.compile('[a-z0-9]([a-z0-9-]{0,43}[a-z0-9])?')
 
 
 class WriteToPinecone(beam.PTransform):
@@ -138,13 +135,7 @@ class WriteToPinecone(beam.PTransform):
       on_error: Any = 'fail',
       tuning: Optional[Tuning] = None):
     super().__init__()
-    if not isinstance(index, str):
-      raise TypeError(
-          f'index is a {type(index).__name__}: it is the name of an index')
-    if not _INDEX_NAME.fullmatch(index):
-      raise ValueError(
-          f'index is {index!r}: names of indexes have 1 to 45 lower-case '
-          'letters, digits and hyphens')
+    check_index_name(index)
     layout = Layout.of(
         namespace=namespace,
         id_field=id_field,
