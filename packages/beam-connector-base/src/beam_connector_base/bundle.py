@@ -294,11 +294,20 @@ class Bundle:
   async def _deliver(
       self, batch: Batch, report: Report, turn: Optional[Turn]) -> None:
     link = self._link
-    if turn is not None and turn.before:
-      assert link.order is not None
-      await link.order.comes(turn, link.policy.deadline)
-    await deliver(
-        batch, link, report, self._settler(batch), self._is_cancelled, turn)
+    try:
+      if turn is not None and turn.before:
+        assert link.order is not None
+        await link.order.comes(turn, link.policy.deadline)
+      await deliver(
+          batch, link, report, self._settler(batch), self._is_cancelled, turn)
+    except DeliveryError as error:
+      self._fail(error)
+    except Exception as error:  # pylint: disable=broad-except
+      bug = FatalError(
+          f'{link.operation.target}: a bug in the delivery: '
+          f'{type(error).__name__}: {redact(str(error))}')
+      bug.__cause__ = error
+      self._fail(bug)
 
   def _settler(self, batch: Batch) -> Callable[[Settled], None]:
     """Takes what `deliver` has settled of this batch."""
@@ -313,20 +322,9 @@ class Bundle:
       task: asyncio.Task[None]) -> None:
     """Ends a delivery; a callback, since a task may end before it began."""
     self._tasks.discard(task)
-    if task.cancelled():
-      if not self._cancelled:
-        self._fail(
-            DeliveryError(f'{self._link.operation.target}: the runtime ended'))
-    else:
-      error = task.exception()
-      if isinstance(error, DeliveryError):
-        self._fail(error)
-      elif error is not None:
-        bug = FatalError(
-            f'{self._link.operation.target}: a bug in the delivery: '
-            f'{type(error).__name__}: {redact(str(error))}')
-        bug.__cause__ = error
-        self._fail(bug)
+    if task.cancelled() and not self._cancelled:
+      self._fail(
+          DeliveryError(f'{self._link.operation.target}: the runtime ended'))
     if turn is not None:
       assert self._link.order is not None
       self._link.order.leave(turn)
@@ -337,6 +335,10 @@ class Bundle:
     return self._cancelled
 
   def _fail(self, error: BaseException) -> None:
+    """Stops the bundle in the very step in which its delivery failed.
+
+    A step later, deliveries that waited for the permit would have sent.
+    """
     if self._error is None:
       self._error = error
     self._cancelled = True
@@ -350,5 +352,7 @@ class Bundle:
     self._event.set()
 
   def _cancel_tasks(self) -> None:
+    me = asyncio.current_task(self._loop)
     for task in list(self._tasks):
-      task.cancel()
+      if task is not me:
+        task.cancel()

@@ -247,6 +247,9 @@ async def deliver(
         part = _rows_of(part, _others(part.n, outdated), link)
     part.attempt = failures + 1
     await link.flow.admit(part.destination, part.n, part.nbytes)
+    if cancelled():
+      link.flow.requests.give_back()
+      raise asyncio.CancelledError
     started = loop.time()
     since = started if since is None else since
     replies, verdict = await _attempt(
