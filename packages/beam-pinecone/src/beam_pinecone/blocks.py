@@ -36,6 +36,8 @@ from beam_connector_base.operation import Invalid
 from beam_pinecone import columns
 from beam_pinecone.columns import Refusals
 from beam_pinecone.errors import Refused
+from beam_pinecone.exported import holds_json
+from beam_pinecone.exported import json_mapping
 from beam_pinecone.layout import Layout
 from beam_pinecone.records import Checks
 from beam_pinecone.records import conflict
@@ -43,6 +45,7 @@ from beam_pinecone.records import key_text
 from beam_pinecone.schema import IndexSchema
 from beam_pinecone.wire.metadata import MetadataKey
 from beam_pinecone.wire.metadata import check_metadata_bytes
+from beam_pinecone.wire.metadata import encode_metadata
 from beam_pinecone.wire.metadata import may_be_too_large
 from beam_pinecone.wire.metadata import plain_value
 from beam_pinecone.wire.protobuf import length_prefix
@@ -176,6 +179,9 @@ class BlockEncoder:
         merged = {n: children[n] for n in layout.merged_fields(list(children))}
       elif pa.types.is_map(column.type):
         merged = _map_columns(column, layout)
+      elif holds_json(batch.schema.field(field)):
+        # Of a read: keys have different types in different rows.
+        return self._of_json(named, column, bad)
       elif layout.takes_scalar_metadata:
         named[field] = column
     keyed = []
@@ -201,6 +207,28 @@ class BlockEncoder:
       for i, struct in enumerate(structs):
         if may_be_too_large(struct) and i not in bad:
           self._check_size(i, [named, merged], bad)
+    return structs
+
+  def _of_json(self, named: dict[str, Any], column: Any,
+               bad: Refusals) -> list[bytes]:
+    """The Struct of each row whose metadata are JSON text, row by row."""
+    structs = []
+    for i, text in enumerate(column.to_pylist()):
+      struct = b''
+      try:
+        own = {} if text is None else json_mapping(text, self._layout.metadata)
+        row = {name: own[name] for name in self._layout.merged_fields(list(own))}
+        for name, values in named.items():
+          value = values[i].as_py()
+          if value is not None:
+            if row.get(name) is not None:
+              raise conflict(name, self._layout.metadata)
+            row[name] = value
+        struct = encode_metadata([MetadataKey(name) for name in sorted(row)],
+                                 row)
+      except Refused as refused:
+        bad.setdefault(i, refused)
+      structs.append(struct)
     return structs
 
   def _check_size(
