@@ -30,7 +30,7 @@ from beam_pinecone.errors import Refused
 from beam_pinecone.schema import check_namespace
 from beam_pinecone.wire.metadata import MetadataKey
 
-__all__ = ['Layout', 'namespace_choice']
+__all__ = ['Layout', 'check_field', 'namespace_choice']
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +76,12 @@ class Layout:
     Raises:
       TypeError, ValueError: naming the parameter and what it accepts.
     """
-    _field('id_field', id_field, required=True)
-    _field('values_field', values_field)
-    _field('sparse_field', sparse_field)
-    _field('metadata_field', metadata_field)
-    _field('content_key', content_key)
-    _field('version_field', version_field)
+    check_field('id_field', id_field, required=True)
+    check_field('values_field', values_field)
+    check_field('sparse_field', sparse_field)
+    check_field('metadata_field', metadata_field)
+    check_field('content_key', content_key)
+    check_field('version_field', version_field)
     taken: dict[str, str] = {}
     for parameter, name in (('id_field', id_field),
                             ('values_field', values_field),
@@ -164,7 +164,8 @@ class Layout:
         and self.metadata not in self.namespace.fields)
 
 
-def _field(parameter: str, value: Any, required: bool = False) -> None:
+def check_field(parameter: str, value: Any, required: bool = False) -> None:
+  """Raises TypeError or ValueError unless the argument names a field."""
   if value is None and not required:
     return
   if not isinstance(value, str):
