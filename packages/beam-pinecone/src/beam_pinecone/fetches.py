@@ -225,7 +225,7 @@ class FetchSession(Session):
         groups.setdefault(namespaces[i], []).append(i)
     for namespace, chosen in groups.items():
       rows = [fetch_row(ids[i].encode()) for i in chosen]
-      offsets = np.zeros(len(rows) + 1, np.int64)
+      offsets: Any = np.zeros(len(rows) + 1, np.int64)
       np.cumsum([len(row) for row in rows], out=offsets[1:])
       yield Block(
           namespace, rows, offsets, [ids[i] for i in chosen], None, chosen)
@@ -248,7 +248,8 @@ class FetchSession(Session):
       missing = await self._namespaces.missing(namespace)
       if missing is not None:
         raise missing
-    return [Done(records.get(key, MISSING)) for key in batch.keys()]
+    keys: Iterator[Any] = batch.keys()
+    return [Done(records.get(key, MISSING)) for key in keys]
 
   async def check(self) -> None:
     await self._client.describe_index_stats(self._timeout)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -102,7 +103,7 @@ class QueryKey(bytes):
 
 
 def _key(request: bytes, label: str) -> QueryKey:
-  key = QueryKey(hashlib.blake2b(request, digest_size=16).digest())
+  key = QueryKey(hashlib.sha256(request).digest())
   key.label = label
   return key
 
@@ -214,14 +215,14 @@ class QuestionEncoder:
     namespaces = self._namespace.column(batch, bad)
     filters = self._filter_column(batch, bad)
     ids: list[Any] = [None] * n
-    if question.id in names:
+    if question.id is not None and question.id in names:
       ids = _ids(batch.column(question.id), question.id, bad)
     dense = None
-    if question.vector in names:
+    if question.vector is not None and question.vector in names:
       dense = _dense(
           batch.column(question.vector), self._schema, question.vector, bad)
     sparse = None
-    if question.sparse in names:
+    if question.sparse is not None and question.sparse in names:
       sparse = columns.sparse_column(
           batch.column(question.sparse), question.sparse, bad)
     labels = _labels(question, batch)
@@ -271,7 +272,7 @@ class QuestionEncoder:
       return [reader.constant] * n
     if reader.fn is not None:
       rows = choose(reader.fn).column(batch, n)
-      make = reader.encode
+      make: Callable[[Any], Optional[bytes]] = reader.encode
     else:
       held = [
           batch.column(field).to_pylist()
@@ -383,7 +384,7 @@ def _block(
     keys: list[Any],
     first: int) -> Block:
   rows = [requests[i] for i in chosen]
-  offsets = np.zeros(len(rows) + 1, np.int64)
+  offsets: Any = np.zeros(len(rows) + 1, np.int64)
   np.cumsum([len(row) for row in rows], out=offsets[1:])
   return Block(
       namespace,
