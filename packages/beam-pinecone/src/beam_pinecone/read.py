@@ -37,7 +37,6 @@ from beam_pinecone.connection import PineconeConnection
 from beam_pinecone.errors import Refused
 from beam_pinecone.exported import PineconeVector
 from beam_pinecone.filters import filter_bytes
-from beam_pinecone.reading import IDS
 from beam_pinecone.reading import FetchFn
 from beam_pinecone.reading import ListFn
 from beam_pinecone.reading import PlanFn
@@ -292,7 +291,11 @@ class ReadFromPinecone(ReadAllFromPinecone):
 
 
 class _Read(beam.PTransform):
-  """Requests -> shards -> ids -> records, with a shuffle in between each."""
+  """Requests -> shards -> ids -> records, with a shuffle after each step.
+
+  Shards with a filter are not listed: they pass by, and their pages are read
+  where others are fetched.
+  """
   def __init__(self, reading: Reading):
     super().__init__()
     self._reading = reading
@@ -300,20 +303,13 @@ class _Read(beam.PTransform):
   def expand(self, requests: PCollection) -> PCollection:
     reading = self._reading
     kind = pa.RecordBatch if reading.as_blocks else PineconeVector
-    listed = (
+    return (
         requests
         | 'Plan' >> beam.ParDo(PlanFn(reading, _request))
         | 'Shards' >> beam.Reshuffle()
-        | 'List' >> beam.ParDo(ListFn(reading)).with_output_types(
-            kind).with_outputs(IDS, main='records'))
-    if reading.ids_only:
-      return listed['records']
-    fetched = (
-        listed[IDS]
+        | 'List' >> beam.ParDo(ListFn(reading))
         | 'Ids' >> beam.Reshuffle()
         | 'Fetch' >> beam.ParDo(FetchFn(reading)).with_output_types(kind))
-    # Records read by metadata come with the pages.
-    return (listed['records'], fetched) | 'Records' >> beam.Flatten()
 
 
 def _request(element: Any) -> PineconeReadRequest:

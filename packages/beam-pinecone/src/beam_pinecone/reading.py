@@ -18,15 +18,17 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
+import itertools
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 from typing import NamedTuple
 from typing import Optional
+from typing import Union
 
 import apache_beam as beam
-from apache_beam.pvalue import TaggedOutput
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_connector_base.bundle import Bundle
@@ -55,10 +57,7 @@ from beam_pinecone.pages import PagesOfIds
 from beam_pinecone.wire.answers import Record
 from beam_pinecone.wire.listing import DEFAULT_NAMESPACE
 
-__all__ = ['FetchFn', 'IDS', 'ListFn', 'PlanFn', 'Reading', 'Shard']
-
-#: The tag of ids that are still to be fetched.
-IDS = 'ids'
+__all__ = ['FetchFn', 'ListFn', 'PlanFn', 'Reading', 'Shard']
 
 # Shards that a bundle lists at the same time.
 _SHARDS_AT_ONCE = 16
@@ -89,12 +88,18 @@ class Reading:
 
   def outputs(self, records: list[Record], namespace: str,
               session: Any) -> list[Any]:
-    """Fetched records as elements."""
+    """Fetched records as elements.
+
+    Args:
+      records: of one namespace.
+      namespace: its name.
+      session: whose `schema` is the index's; None where no vectors are read.
+    """
     if not records:
       return []
     if self.as_blocks:
-      schema = block_schema(
-          session.schema.dimension, self.values, self.metadata)
+      dimension = session.schema.dimension if self.values else None
+      schema = block_schema(dimension, self.values, self.metadata)
       return [to_block(records, namespace, schema)]
     return [to_row(record, namespace) for record in records]
 
@@ -240,7 +245,7 @@ class PlanFn(_AskFn):
 
 @dataclasses.dataclass
 class _Cursor:
-  """How far the listing of a shard has come."""
+  """How far the reading of a shard has come."""
   shard: Shard
   wv: WindowedValue
   token: str = ''
@@ -248,11 +253,10 @@ class _Cursor:
   ids: list[str] = dataclasses.field(default_factory=list)
 
 
-class ListFn(_AskFn):
-  """From shards to ids; records by metadata are read at once.
+class _ShardsFn(_AskFn, abc.ABC):
+  """Reads the shards of a bundle side by side, each from page to page.
 
-  The shards of a bundle are listed side by side, each from page to page. A page
-  that fails is asked for again; a bundle that fails begins anew.
+  A page that fails is asked for again; a bundle that fails begins anew.
   """
   def __init__(self, reading: Reading):
     super().__init__(reading)
@@ -263,21 +267,18 @@ class ListFn(_AskFn):
     self._cursors = []
 
   def process(
-      self, element: Shard, wv: Any = beam.DoFn.WindowedValueParam) -> None:
+      self, element: Shard, wv: Any = beam.DoFn.WindowedValueParam) -> Any:
     # All is done at the end, where the bundle's shards are known.
     self._cursors.append(_Cursor(element, wv))
 
   def finish_bundle(self) -> Iterator[Any]:
     cursors, self._cursors = self._cursors, []
-    waiting = iter(cursors)
-    active: list[_Cursor] = []
     for index in {cursor.shard.index for cursor in cursors}:
       self._metrics_of(index).source()
+    waiting = iter(cursors)
+    active: list[_Cursor] = []
     while True:
-      for cursor in waiting:
-        active.append(cursor)
-        if len(active) >= _SHARDS_AT_ONCE:
-          break
+      active += itertools.islice(waiting, _SHARDS_AT_ONCE - len(active))
       if not active:
         break
       yield from self._round(active)
@@ -286,73 +287,114 @@ class ListFn(_AskFn):
 
   def _round(self, cursors: list[_Cursor]) -> Iterator[Any]:
     """One page of each."""
-    by_operation: dict[Any, list[_Cursor]] = {}
+    by_index: dict[str, list[_Cursor]] = {}
     for cursor in cursors:
-      operation = self._operation(cursor.shard)
-      by_operation.setdefault(operation, []).append(cursor)
-    for operation, asking in by_operation.items():
-      pages = self._ask(operation, [_next_page(cursor) for cursor in asking])
+      by_index.setdefault(cursor.shard.index, []).append(cursor)
+    for index, asking in by_index.items():
+      operation = self._operation(index)
+      questions = [self._question(cursor) for cursor in asking]
+      pages = self._ask(operation, questions)
+      session = self._get(operation).dispatcher.session
       for cursor, page in zip(asking, pages, strict=True):
         cursor.token = page.token
         cursor.done = not page.token
-        yield from self._emit(operation, cursor, page)
+        for output in self._outputs(cursor, page, session):
+          yield cursor.wv.with_value(output)
 
-  def _operation(self, shard: Shard) -> Any:
-    reading = self._reading
-    if shard.filter is None:
-      return self._pages_of_ids(shard.index)
-    return FetchMatching(
-        shard.index, reading.connection, reading.values, reading.metadata)
+  @abc.abstractmethod
+  def _operation(self, index: str) -> Any:
+    """What is asked."""
 
-  def _emit(self, operation: Any, cursor: _Cursor, page: Page) -> Iterator[Any]:
-    reading = self._reading
+  @abc.abstractmethod
+  def _question(self, cursor: _Cursor) -> Any:
+    """The next page of a shard."""
+
+  @abc.abstractmethod
+  def _outputs(self, cursor: _Cursor, page: Page,
+               session: Any) -> Iterator[Any]:
+    """What becomes of a page."""
+
+
+class ListFn(_ShardsFn):
+  """From shards to ids; shards with a filter pass as they are."""
+  def process(
+      self, element: Shard, wv: Any = beam.DoFn.WindowedValueParam) -> Any:
+    if element.filter is not None:
+      return (element,)
+    return super().process(element, wv)
+
+  def _operation(self, index: str) -> Any:
+    return self._pages_of_ids(index)
+
+  def _question(self, cursor: _Cursor) -> ListIds:
     shard = cursor.shard
-    session = self._get(operation).dispatcher.session
-    if shard.filter is not None or reading.ids_only:
-      records = page.items
-      if shard.filter is None:
-        records = [Record(id) for id in records]
-      self._metrics_of(shard.index).looked_up(len(records), 0, 0)
-      for output in reading.outputs(records, shard.namespace, session):
-        yield cursor.wv.with_value(output)
-      return
+    return ListIds(shard.namespace, shard.prefix, cursor.token)
+
+  def _outputs(self, cursor: _Cursor, page: Page,
+               session: Any) -> Iterator[Ids]:
+    shard = cursor.shard
     most = ids_per_request(session.schema)
     cursor.ids += page.items
     while len(cursor.ids) >= most or (cursor.done and cursor.ids):
       ids, cursor.ids = cursor.ids[:most], cursor.ids[most:]
-      yield TaggedOutput(
-          IDS, cursor.wv.with_value(Ids(shard.index, shard.namespace, ids)))
+      yield Ids(shard.index, shard.namespace, ids)
 
 
-def _next_page(cursor: _Cursor) -> Any:
-  shard = cursor.shard
-  if shard.filter is not None:
+class _MatchingFn(_ShardsFn):
+  """From shards with a filter to records."""
+  def _operation(self, index: str) -> Any:
+    reading = self._reading
+    return FetchMatching(
+        index, reading.connection, reading.values, reading.metadata)
+
+  def _question(self, cursor: _Cursor) -> MatchingRecords:
+    shard = cursor.shard
+    assert shard.filter is not None
     return MatchingRecords(shard.namespace, shard.filter, cursor.token)
-  return ListIds(shard.namespace, shard.prefix, cursor.token)
+
+  def _outputs(self, cursor: _Cursor, page: Page,
+               session: Any) -> Iterator[Any]:
+    shard = cursor.shard
+    self._metrics_of(shard.index).looked_up(len(page.items), 0, 0)
+    yield from self._reading.outputs(page.items, shard.namespace, session)
 
 
 class FetchFn(beam.DoFn):
-  """From ids to records, with one `DeliverFn` for each index."""
+  """From ids, and from shards with a filter, to records.
+
+  One `DeliverFn` for each index does the work.
+  """
   def __init__(self, reading: Reading):
     self._reading = reading
+    self._matching = _MatchingFn(reading)
     self._of_index: dict[str, _FetchIndexFn] = {}
     self._begun: dict[str, None] = {}
 
   def start_bundle(self) -> None:
     self._begun = {}
+    self._matching.start_bundle()
 
   def process(
-      self, element: Ids, wv: Any = beam.DoFn.WindowedValueParam) -> Any:
+      self,
+      element: Union[Ids, Shard],
+      wv: Any = beam.DoFn.WindowedValueParam) -> Any:
+    if isinstance(element, Shard):
+      return self._matching.process(element, wv)
+    if self._reading.ids_only:
+      records = [Record(id) for id in element.ids]
+      return self._reading.outputs(records, element.namespace, None)
     return self._fn(element.index).process(element, wv)
 
   def finish_bundle(self) -> Iterator[Any]:
     for index in self._begun:
       yield from self._of_index[index].finish_bundle()
+    yield from self._matching.finish_bundle()
 
   def teardown(self) -> None:
     for fn in self._of_index.values():
       fn.teardown()
     self._of_index = {}
+    self._matching.teardown()
 
   def _fn(self, index: str) -> _FetchIndexFn:
     fn = self._of_index.get(index)
