@@ -561,3 +561,31 @@ def test_errors_of_a_delivery_survive_a_process_boundary():
     raised = getattr(errors, name)('what happened')
     copy = pickle.loads(pickle.dumps(raised))
     assert type(copy) is type(raised) and str(copy) == 'what happened'
+
+
+# -------------------------------------------------- requests of one row each
+
+
+def test_rows_sent_side_by_side_count_as_a_request_each():
+  store = toys.Scripted([[
+      Done(None),
+      Failed(BAD_REQUEST),
+      Failed(throttled()),
+      Unanswered(),
+  ],
+                         error(UNAVAILABLE)],
+                        Limits(side_by_side=True))
+  result = one(store)
+  assert list(result.fates.values()).count('written') == 3
+  assert [
+      (a.outcome, a.status, a.records, a.nbytes) for a in result.report.attempts
+  ] == [
+      ('ok', None, 1, 8),
+      ('refused', 400, 1, 8),
+      ('throttled', 429, 1, 8),
+      ('transient', None, 1, 8),
+      ('transient', 503, 1, 8),
+      ('transient', 503, 1, 8),
+      ('ok', None, 1, 8),
+      ('ok', None, 1, 8),
+  ]

@@ -355,14 +355,42 @@ async def _attempt(
     requests.pressed(started, now)
   elif outcome == 'ok' or outcome == 'partial':
     requests.succeeded()
-  report.attempts.append(
+  status = None if verdict is None else verdict.status
+  if link.limits.side_by_side and part.n > 1:
+    report.attempts += _each(part, replies, outcome, status, now - started)
+  else:
+    report.attempts.append(
+        Attempt(outcome, status, now - started, part.n, part.nbytes))
+  return replies, verdict
+
+
+def _each(
+    part: Batch,
+    replies: Replies,
+    outcome: str,
+    status: Optional[int],
+    seconds: float) -> list[Attempt]:
+  """The requests of a batch whose records were sent side by side."""
+  attempts = [
       Attempt(
           outcome,
-          None if verdict is None else verdict.status,
-          now - started,
-          part.n,
-          part.nbytes))
-  return replies, verdict
+          status,
+          seconds,
+          1,
+          int(block.offsets[i + 1] - block.offsets[i]))
+      for _, block, start, stop in part.pieces
+      for i in range(start, stop)
+  ]
+  if outcome == 'partial':
+    assert isinstance(replies, (list, tuple))
+    for attempt, reply in zip(attempts, replies, strict=True):
+      attempt.outcome = 'ok'
+      if isinstance(reply, Failed):
+        attempt.outcome = _OUTCOMES[reply.verdict.kind]
+        attempt.status = reply.verdict.status
+      elif isinstance(reply, Unanswered):
+        attempt.outcome = 'transient'
+  return attempts
 
 
 _OUTCOMES = {

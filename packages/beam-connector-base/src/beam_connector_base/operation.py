@@ -389,6 +389,9 @@ class Limits:
     answers: the operation answers each row (a lookup): `send` replies
       `Done(value)` or `Done(MISSING)`, equal keys are asked for once, and
       answers may be cached. Needs `keys='free'` and a key for every row.
+    side_by_side: the service takes one record a request, and `send` makes as
+      many requests as the batch has records, all at once. Metrics count them
+      as such; `in_flight` counts batches.
   """
   max_records: int = 1000
   max_bytes: Optional[int] = None
@@ -401,6 +404,7 @@ class Limits:
   attempt_timeout: float = 60.0
   deadline: float = 600.0
   answers: bool = False
+  side_by_side: bool = False
 
 
 # ------------------------------------------------------------- the contract
