@@ -28,6 +28,7 @@ import numpy as np
 from apache_beam.pvalue import PCollection
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.typehints import Any as AnyType
+from apache_beam.typehints import Tuple
 from apache_beam.utils.windowed_value import WindowedValue
 
 from beam_connector_base.across import AcrossBundles
@@ -49,6 +50,7 @@ __all__ = ['WriteFn', 'WriteRecords', 'WriteResult']
 
 _WRITTEN = 'written'
 _LEDGER = 'ledger'
+_ANSWERS = 'answers'
 
 
 class WriteResult:
@@ -63,11 +65,19 @@ class WriteResult:
       the input's. To sequence what comes next: `WaitOn(result.written)`.
     failed: a `FailedRecord` for each refused record or row; empty with
       `on_error='fail'`.
+    answers: where the service answers a write, `(element, answer)` for each
+      record or row that it answered; a row is a RecordBatch of that one row.
+      Windows, timestamps and panes are the element's.
   """
   def __init__(
-      self, written: PCollection, failed: PCollection, ledger: PCollection):
+      self,
+      written: PCollection,
+      failed: PCollection,
+      ledger: PCollection,
+      answers: PCollection):
     self.written = written
     self.failed = failed
+    self.answers = answers
     self._bundle_ledgers = ledger
     self._ledger: Optional[PCollection] = None
 
@@ -149,14 +159,17 @@ class WriteRecords(beam.PTransform):
         name=self._namespace,
         lineage=self._lineage)
     outputs = (
-        pcoll | 'Write' >> beam.ParDo(write).with_output_types(
-            element_type).with_outputs(FAILED, _LEDGER, main=_WRITTEN))
+        pcoll | 'Write' >>
+        beam.ParDo(write).with_output_types(element_type).with_outputs(
+            FAILED, _LEDGER, _ANSWERS, main=_WRITTEN))
     failed = outputs[FAILED]
     failed.element_type = FailedRecord
     ledger = outputs[_LEDGER]
     ledger.element_type = LedgerRow
+    answers = outputs[_ANSWERS]
+    answers.element_type = Tuple[element_type, AnyType]
     handle_failures(self._on_error, failed, self._namespace)
-    return WriteResult(outputs[_WRITTEN], failed, ledger)
+    return WriteResult(outputs[_WRITTEN], failed, ledger, answers)
 
   def display_data(self) -> dict[str, Any]:
     data: dict[str, Any] = {
@@ -219,6 +232,8 @@ class WriteFn(DeliverFn):
         alike += 1
         # The input itself: same value, windows, timestamp and pane.
         out.append(wv)
+        if submission.values is not None:
+          out += _answers(submission)
       else:
         out += self._emit_one(submission)
         failures = submission.failures or ()
@@ -253,4 +268,17 @@ class WriteFn(DeliverFn):
       kept = np.ones(rows, dtype=bool)
       kept[[failure.row for failure in failures]] = False
       out.append(wv.with_value(take_rows(element, np.flatnonzero(kept))))
+    if submission.values is not None:
+      out += _answers(submission)
     return out
+
+
+def _answers(submission: Submission) -> list[Any]:
+  """What the service answered, beside whom it answered."""
+  element = submission.element
+  wv: WindowedValue = submission.ticket
+  out = []
+  for row, answer in sorted((submission.values or {}).items()):
+    asked = take_rows(element, [row]) if is_block(element) else element
+    out.append(TaggedOutput(_ANSWERS, wv.with_value((asked, answer))))
+  return out
