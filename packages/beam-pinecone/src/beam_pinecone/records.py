@@ -152,13 +152,16 @@ class RecordEncoder:
       values, values_bytes, sparse = self._vector(row)
       metadata = (
           self._metadata(row) if own is None else self._own(element, own))
-      data = vector_row(id_bytes, values, values_bytes, metadata, sparse)
+      data = self._data(id_bytes, values, values_bytes, metadata, sparse)
     except Refused as refused:
       return Invalid(
           0, refused.reason, key_text(key), refused.error_type, namespace or '')
     return Block(namespace, data, None, (key,), versions)
 
   # ------------------------------------------------------------------ parts
+
+  #: How the parts of a record make a row.
+  _data = staticmethod(vector_row)
 
   def _namespace(
       self, row: Mapping[str, Any], own: Optional[Mapping[str, Any]]) -> str:
@@ -184,8 +187,12 @@ class RecordEncoder:
       if value is not None:
         sparse = sparse_message(*sparse_values(value, layout.sparse))
     if not n or sparse or schema.vector_type == 'sparse':
-      schema.check_parts(n > 0, bool(sparse), layout.values, layout.sparse)
+      self._check_parts(n > 0, bool(sparse))
     return values, 4 * n, sparse
+
+  def _check_parts(self, dense: bool, sparse: bool) -> None:
+    self._schema.check_parts(
+        dense, sparse, self._layout.values, self._layout.sparse)
 
   def _metadata(self, row: Mapping[str, Any]) -> bytes:
     layout = self._layout
