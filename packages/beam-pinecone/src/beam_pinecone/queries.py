@@ -174,7 +174,8 @@ class QuerySession(Session):
         # A delivery is as many requests as it has records.
         rates=() if rate is None else
         (Rate(records=rate, scope='destination'),),
-        answers=True)
+        answers=True,
+        side_by_side=True)
 
   def encode(self, element: Any) -> Iterable[Union[Block, Invalid]]:
     if isinstance(element, pa.RecordBatch):

@@ -72,8 +72,8 @@ class SearchPinecone(beam.PTransform):
 
   Parallelism: as many bundles as the runner wants; those of one process share
   one connection, one limit of requests in flight and `queries_per_second`.
-  Pinecone takes one query a request; up to eight are sent side by side, which
-  the metrics count as one request with so many records.
+  Pinecone takes one query a request; the engine hands over up to eight at once,
+  which settle together.
 
   Errors: a vector of another dimension, NaN, a filter that Pinecone would
   reject and the like are not sent but refused, with the reason; `on_error` says
