@@ -217,14 +217,19 @@ class QuestionEncoder:
     ids: list[Any] = [None] * n
     if question.id is not None and question.id in names:
       ids = _ids(batch.column(question.id), question.id, bad)
+    # What is wrong with a vector counts where it is searched by.
+    bad_vectors: Refusals = {}
     dense = None
     if question.vector is not None and question.vector in names:
       dense = _dense(
-          batch.column(question.vector), self._schema, question.vector, bad)
+          batch.column(question.vector),
+          self._schema,
+          question.vector,
+          bad_vectors)
     sparse = None
     if question.sparse is not None and question.sparse in names:
       sparse = columns.sparse_column(
-          batch.column(question.sparse), question.sparse, bad)
+          batch.column(question.sparse), question.sparse, bad_vectors)
     labels = _labels(question, batch)
     groups: dict[str, list[int]] = {}
     requests: list[bytes] = []
@@ -237,6 +242,8 @@ class QuestionEncoder:
           if ids[i] is not None:
             request = query_request(head, id=ids[i])
           else:
+            if i in bad_vectors:
+              raise bad_vectors[i]
             request = self._of_columns(head, dense, sparse, i)
           groups.setdefault(namespaces[i], []).append(i)
         except Refused as refused:

@@ -106,8 +106,8 @@ class PineconeVectorWriterConfig(VectorDatabaseWriteConfig):
         'namespace': namespace,
         'content_key': content_key,
         'sparse_field': 'sparse_values' if sparse else None,
-        'keep': None if keep is None else list(keep),
-        'drop': None if drop is None else list(drop),
+        'keep': _kept(keep),
+        'drop': _kept(drop),
         'version_field': version_field,
         'connection': PineconeConnection.of(connection),
         'on_error': on_error,
@@ -119,6 +119,13 @@ class PineconeVectorWriterConfig(VectorDatabaseWriteConfig):
   def create_write_transform(self) -> beam.PTransform:
     """The transform that writes a PCollection of chunks."""
     return WriteToPinecone(self._index, **self._arguments)
+
+
+def _kept(names: Any) -> Any:
+  """Names that are read more than once; what is none is not ours to refuse."""
+  if isinstance(names, (str, bytes)) or not isinstance(names, Iterable):
+    return names
+  return list(names)
 
 
 class FoundChunk(NamedTuple):
