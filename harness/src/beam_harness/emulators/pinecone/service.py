@@ -152,17 +152,19 @@ class PineconeService:
     if operation == 'update':
       request = self._decoded(call, operation).request
       return 1 if request is not None and request.id else 0
+    if operation == 'query':
+      return 0 if self._decoded(call, operation).request is None else 1
     return len(self.record_ids(call, operation))
 
   def record_ids(self, call: Call, operation: str) -> Sequence[str]:
-    if operation not in ('upsert', 'fetch', 'delete', 'update'):
+    if operation not in ('upsert', 'fetch', 'delete', 'update', 'query'):
       return ()
     request = self._decoded(call, operation).request
     if request is None:
       return ()
     if operation == 'upsert':
       return [vector.id for vector in request.vectors]
-    if operation == 'update':
+    if operation in ('update', 'query'):
       return [request.id] if request.id else ()
     return request.ids
 
