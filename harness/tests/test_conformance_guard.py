@@ -21,8 +21,10 @@ import importlib.util
 import pathlib
 import sys
 
+import apache_beam as beam
 import pytest
 
+from beam_harness.conformance import LookupConformance
 from beam_harness.conformance import SinkConformance
 from beam_harness.conformance import overrides_case
 from beam_harness.conformance import problems_of
@@ -31,8 +33,8 @@ from beam_harness.conformance import standard_cases
 _HERE = pathlib.Path(__file__).parent
 _PACKAGES = _HERE.parents[1] / 'packages'
 
-#: Every case of the sink suite. Who drops one from the suite drops it here too,
-#: where it is seen.
+#: Every case of each suite. Who drops one from a suite drops it here too, where
+#: it is seen.
 _SINK_CASES = '''
     test_a_bad_record_is_refused_and_its_neighbours_are_written
     test_a_bundle_that_fails_each_time_says_why
@@ -88,6 +90,84 @@ _SINK_CASES = '''
     test_worker_processes_write_the_same
 '''.split()
 
+_LOOKUP_CASES = '''
+    test_a_bad_question_is_refused_and_its_neighbours_are_joined
+    test_a_block_keeps_its_columns_and_the_order_of_its_rows
+    test_a_bundle_that_fails_each_time_says_why
+    test_a_bundle_that_is_tried_again_gives_each_answer_once
+    test_a_cache_keeps_no_more_than_it_may
+    test_a_cached_answer_expires
+    test_a_cached_answer_is_not_asked_for_again
+    test_a_credential_that_is_not_there_is_named
+    test_a_fault_that_passes_costs_nothing
+    test_a_missing_permission_stops_at_once_and_says_so
+    test_a_null_key_is_asked_for_by_nobody
+    test_a_refused_question_stops_the_pipeline_unless_told_otherwise
+    test_a_service_that_is_not_there_is_named
+    test_a_wrong_credential_is_said_before_anything_is_asked
+    test_all_bundles_of_a_process_share_the_limit
+    test_an_element_in_several_windows_is_joined_once_in_each
+    test_an_error_handler_gets_the_failed_records
+    test_an_outage_fails_the_bundle_and_is_not_taken_for_an_answer
+    test_an_outage_makes_dead_letters_if_one_asks_for_it
+    test_bundles_that_run_together_share_their_requests
+    test_construction_touches_no_network_and_no_heavy_module
+    test_dead_letters_carry_their_element_and_can_be_asked_again
+    test_display_data_name_the_target
+    test_elements_and_outputs_pass_their_coders
+    test_elements_of_every_kind_are_joined
+    test_elements_of_the_services_own_kinds_are_joined
+    test_equal_keys_of_a_bundle_are_asked_for_once
+    test_equal_keys_that_are_refused_are_each_a_failed_record
+    test_equal_keys_that_are_tried_again_are_all_answered
+    test_every_standard_case_is_kept
+    test_failed_records_that_nobody_reads_are_refused_at_construction
+    test_hits_and_misses_of_the_cache_are_counted
+    test_lookups_chain_like_any_transform
+    test_many_bundles_at_a_time
+    test_metrics_equal_the_log_of_the_service
+    test_no_connection_outlives_the_pipeline
+    test_no_elements_make_no_request
+    test_no_secret_is_in_errors_and_logs
+    test_no_secret_is_in_failed_records
+    test_no_secret_is_in_what_a_pipeline_carries
+    test_no_trouble_counts_no_trouble
+    test_one_bad_row_of_a_block_is_refused_alone
+    test_only_what_failed_of_a_request_is_asked_again
+    test_outputs_keep_element_window_and_timestamp
+    test_outputs_keep_the_pane_of_their_element
+    test_poison_is_isolated_and_its_neighbours_are_answered
+    test_questions_refused_one_after_the_other_stop_the_pipeline
+    test_repeated_bundles_give_the_same_answers
+    test_requests_are_filled_up_to_the_count
+    test_requests_are_in_flight_together_up_to_the_limit
+    test_rows_of_a_block_keep_its_window_and_timestamp
+    test_that_nothing_was_there_expires_in_its_own_time
+    test_the_enrichment_handler_batches_if_one_asks_for_it
+    test_the_enrichment_handler_gives_the_same_answers
+    test_the_enrichment_handler_keeps_event_times
+    test_the_enrichment_handler_says_what_is_wrong
+    test_the_enrichment_handler_tries_again_by_itself
+    test_the_services_own_limits_are_kept_without_being_told
+    test_the_source_is_in_the_lineage
+    test_the_wait_that_the_service_asks_for_is_kept
+    test_thousands_of_questions_under_faults_are_each_answered_or_refused
+    test_what_is_missing_goes_its_own_way_unchanged
+    test_what_is_missing_is_a_failed_record_if_one_asks_for_it
+    test_what_is_missing_is_joined_with_nulls
+    test_what_is_missing_stops_the_pipeline_and_says_how_to_go_on
+    test_without_a_cache_a_later_bundle_asks_again
+    test_worker_processes_give_the_same_answers
+'''.split()
+
+_SUITES = {SinkConformance: _SINK_CASES, LookupConformance: _LOOKUP_CASES}
+
+#: Which transforms of the packages have to have which suite, by their names.
+_ROLES = {
+    SinkConformance: ('WriteTo',),
+    LookupConformance: ('Lookup', 'Search'),
+}
+
 
 def _module(path):
   for module in list(sys.modules.values()):
@@ -110,13 +190,14 @@ def _suites():
     module = _module(path)
     for name, value in vars(module).items():
       if (name.startswith('Test') and isinstance(value, type)
-          and issubclass(value, SinkConformance)):
+          and issubclass(value, tuple(_SUITES))):
         suites[f'{path.name}::{name}'] = (module, value)
   return suites
 
 
-def test_the_sink_suite_has_every_standard_case():
-  assert sorted(standard_cases(SinkConformance)) == _SINK_CASES
+@pytest.mark.parametrize('suite', _SUITES)
+def test_a_suite_has_every_standard_case(suite):
+  assert sorted(standard_cases(suite)) == _SUITES[suite]
 
 
 def test_every_suite_here_keeps_every_standard_case():
@@ -130,18 +211,28 @@ def test_every_suite_here_keeps_every_standard_case():
   assert problems == []
 
 
-def test_every_sink_of_the_packages_has_a_suite():
-  covered = {suite.transform for _, suite in _suites().values()}
-  sinks = set()
+@pytest.mark.parametrize('suite', _ROLES)
+def test_every_transform_of_the_packages_has_its_suite(suite):
+  covered = {
+      each.transform
+      for _, each in _suites().values()
+      if issubclass(each, suite)
+  }
+  transforms = set()
   for path in _PACKAGES.glob('*/src/*/__init__.py'):
     package = importlib.import_module(path.parent.name)
-    sinks |= {
-        getattr(package, name)
-        for name in package.__all__
-        if name.startswith('WriteTo') and not name.endswith('Result')
+    transforms |= {
+        value for value in (getattr(package, name) for name in package.__all__)
+        if isinstance(value, type) and issubclass(value, beam.PTransform)
+        and value.__name__.startswith(_ROLES[suite])
     }
-  assert sinks
-  assert sinks <= covered
+  # The base has what transforms are made of, and no service.
+  transforms = {
+      each for each in transforms
+      if not each.__module__.startswith('beam_connector_base')
+  }
+  assert transforms
+  assert transforms <= covered
 
 
 class _Whole(SinkConformance):

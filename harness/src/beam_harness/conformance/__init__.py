@@ -33,6 +33,16 @@ import pytest
 pytest.register_assert_rewrite(
     'beam_harness.conformance.cases',
     'beam_harness.conformance.hooks',
+    'beam_harness.conformance.lookup',
+    'beam_harness.conformance.lookup_engines',
+    'beam_harness.conformance.lookup_enrichment',
+    'beam_harness.conformance.lookup_faults',
+    'beam_harness.conformance.lookup_hooks',
+    'beam_harness.conformance.lookup_metrics',
+    'beam_harness.conformance.lookup_outputs',
+    'beam_harness.conformance.lookup_questions',
+    'beam_harness.conformance.lookup_safety',
+    'beam_harness.conformance.lookup_sharing',
     'beam_harness.conformance.safety',
     'beam_harness.conformance.sink',
     'beam_harness.conformance.sink_elements',
@@ -47,6 +57,13 @@ pytest.register_assert_rewrite(
 from beam_harness.conformance.cases import overrides_case  # noqa: E402
 from beam_harness.conformance.cases import problems_of  # noqa: E402
 from beam_harness.conformance.cases import standard_cases  # noqa: E402
+from beam_harness.conformance.lookup import LookupConformance  # noqa: E402
 from beam_harness.conformance.sink import SinkConformance  # noqa: E402
 
-__all__ = ['SinkConformance', 'overrides_case', 'problems_of', 'standard_cases']
+__all__ = [
+    'LookupConformance',
+    'SinkConformance',
+    'overrides_case',
+    'problems_of',
+    'standard_cases'
+]

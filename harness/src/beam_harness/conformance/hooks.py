@@ -32,6 +32,7 @@ import pyarrow as pa
 
 from beam_connector_base.rows import as_mapping
 from beam_connector_base.tuning import Tuning
+from beam_harness.conformance.pipelines import Output
 from beam_harness.emulators.core import LogEntry
 
 __all__ = ['KINDS', 'PASSING_FAULTS', 'ConnectorHooks', 'alike']
@@ -164,6 +165,12 @@ class ConnectorHooks:
       else:
         keys.append(self.key_of(element))
     return sorted(keys)
+
+  @staticmethod
+  def only(outputs: Sequence[Output]) -> Any:
+    """The value of the one output that there is."""
+    assert len(outputs) == 1, outputs
+    return outputs[0].value
 
   @staticmethod
   def tuning(**changes: Any) -> Tuning:

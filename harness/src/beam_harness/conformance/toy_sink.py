@@ -60,7 +60,9 @@ from beam_connector_base.rows import as_mapping
 from beam_harness.conformance.toy_service import MAX_BYTES
 from beam_harness.conformance.toy_service import MAX_RECORDS
 
-__all__ = ['PutBooks', 'ToyAnswer', 'ToySession', 'WriteToToy']
+__all__ = [
+    'PutBooks', 'ToyAnswer', 'ToySession', 'WriteToToy', 'classify', 'exchange'
+]
 
 
 class WriteToToy(beam.PTransform):
@@ -126,12 +128,7 @@ class PutBooks(Operation):
     return ToySession(self, key)
 
   def classify(self, error: BaseException) -> Verdict:
-    if isinstance(error, ToyAnswer):
-      return http_verdict(error.status, error.retry_after, error.message)
-    verdict = transport_verdict(error)
-    if verdict is None:
-      raise error
-    return verdict
+    return classify(error)
 
 
 class ToySession(Session):
@@ -160,29 +157,54 @@ class ToySession(Session):
     ]
 
   async def request(self, method: str, body: bytes) -> dict[str, Any]:
-    """One exchange of HTTP/1.1; the connection never outlives it."""
-    url = urlsplit(self._operation.url)
-    reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    try:
-      writer.write(
-          f'{method} /shelves/{self._operation.shelf} HTTP/1.1\r\n'
-          f'host: {url.netloc}\r\nauthorization: Bearer {self._key}\r\n'
-          f'connection: close\r\ncontent-length: {len(body)}\r\n\r\n'.encode() +
-          body)
-      head = (await reader.readuntil(b'\r\n\r\n')).decode('latin-1')
-      status_line, *lines = head.rstrip().split('\r\n')
-      headers = {
-          name.lower(): value.strip()
-          for name, _, value in (line.partition(':') for line in lines)
-      }
-      answer = json.loads(
-          await reader.readexactly(int(headers['content-length'])))
-    finally:
-      writer.close()
-    status = int(status_line.split()[1])
-    if status >= 300:
-      raise ToyAnswer(status, answer['error'], headers.get('retry-after'))
-    return answer
+    return await exchange(
+        self._operation.url,
+        self._key,
+        method,
+        f'/shelves/{self._operation.shelf}',
+        body)
+
+
+async def exchange(
+    url: str, key: str, method: str, path: str, body: bytes = b'') -> Any:
+  """One exchange of HTTP/1.1; the connection never outlives it.
+
+  Raises:
+    ToyAnswer: the service said no.
+    OSError, EOFError: it said nothing, or not all.
+  """
+  parts = urlsplit(url)
+  reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+  try:
+    writer.write(
+        f'{method} {path} HTTP/1.1\r\n'
+        f'host: {parts.netloc}\r\nauthorization: Bearer {key}\r\n'
+        f'connection: close\r\ncontent-length: {len(body)}\r\n\r\n'.encode() +
+        body)
+    head = (await reader.readuntil(b'\r\n\r\n')).decode('latin-1')
+    status_line, *lines = head.rstrip().split('\r\n')
+    headers = {
+        name.lower(): value.strip()
+        for name, _, value in (line.partition(':') for line in lines)
+    }
+    answer = json.loads(
+        await reader.readexactly(int(headers['content-length'])))
+  finally:
+    writer.close()
+  status = int(status_line.split()[1])
+  if status >= 300:
+    raise ToyAnswer(status, answer['error'], headers.get('retry-after'))
+  return answer
+
+
+def classify(error: BaseException) -> Verdict:
+  """What an error of `exchange` means."""
+  if isinstance(error, ToyAnswer):
+    return http_verdict(error.status, error.retry_after, error.message)
+  verdict = transport_verdict(error)
+  if verdict is None:
+    raise error
+  return verdict
 
 
 def _encode(record: Mapping[str, Any], row: int) -> Union[Block, Invalid]:
