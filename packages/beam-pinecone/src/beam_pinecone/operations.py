@@ -21,6 +21,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 from typing import Any
+from typing import Optional
 from typing import Union
 
 import pyarrow as pa
@@ -35,11 +36,13 @@ from beam_connector_base.operation import Rate
 from beam_connector_base.operation import Replies
 from beam_connector_base.operation import Session
 from beam_connector_base.operation import Verdict
+from beam_connector_base.schema import Schema
 from beam_pinecone.blocks import BlockEncoder
 from beam_pinecone.client import PineconeClient
 from beam_pinecone.connection import PineconeConnection
 from beam_pinecone.errors import PineconeError
 from beam_pinecone.layout import Layout
+from beam_pinecone.lock import verify
 from beam_pinecone.records import Checks
 from beam_pinecone.records import RecordEncoder
 from beam_pinecone.schema import IndexSchema
@@ -66,10 +69,12 @@ class UpsertVectors(Operation):
     index: name of the index.
     layout: which field of an element means what.
     connection: where it is.
+    lock: what it has to be; None for whatever it is.
   """
   index: str
   layout: Layout
   connection: PineconeConnection
+  lock: Optional[Schema] = None
 
   @property
   def target(self) -> str:
@@ -77,6 +82,11 @@ class UpsertVectors(Operation):
 
   async def open(self) -> UpsertSession:
     index = await open_index(self.connection, self.index)
+    try:
+      verify(self.lock, index.schema)
+    except PineconeError:
+      await index.client.close()
+      raise
     return UpsertSession(
         index.client, index.schema, self.layout, self.connection.timeout)
 

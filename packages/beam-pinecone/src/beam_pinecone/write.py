@@ -28,11 +28,13 @@ from typing import Union
 import apache_beam as beam
 from apache_beam.pvalue import PCollection
 
+from beam_connector_base.schema import Schema
 from beam_connector_base.tuning import Tuning
 from beam_connector_base.write import WriteRecords
 from beam_connector_base.write import WriteResult
 from beam_pinecone.connection import PineconeConnection
 from beam_pinecone.layout import Layout
+from beam_pinecone.lock import read_lock
 from beam_pinecone.operations import UpsertVectors
 from beam_pinecone.schema import check_index_name
 
@@ -104,6 +106,9 @@ class WriteToPinecone(beam.PTransform):
     drop: metadata not to write, as a list of names.
     version_field: field of a number, text or time by which records with one id
       are put in order. It is not written as metadata, unless `keep` lists it.
+    schema: the path of a schema lock (written by `python -m beam_pinecone lock
+      INDEX FILE`), or what is in one. Workers compare it with the index when
+      they open it; if they differ the bundle fails and names each difference.
     connection: a `PineconeConnection`, or the host of the index; by default
       everything comes from the environment variables of Pinecone's own client.
     on_error: 'fail', 'collect' (`.failed` must then be read), or Beam's
@@ -131,6 +136,7 @@ class WriteToPinecone(beam.PTransform):
       keep: Optional[Iterable[str]] = None,
       drop: Optional[Iterable[str]] = None,
       version_field: Optional[str] = None,
+      schema: Union[Schema, str, None] = None,
       connection: Union[PineconeConnection, str, None] = None,
       on_error: Any = 'fail',
       tuning: Optional[Tuning] = None):
@@ -147,7 +153,7 @@ class WriteToPinecone(beam.PTransform):
         drop=drop,
         version_field=version_field)
     self._operation = UpsertVectors(
-        index, layout, PineconeConnection.of(connection))
+        index, layout, PineconeConnection.of(connection), read_lock(schema))
     self._write = WriteRecords(
         self._operation,
         on_error=on_error,
