@@ -30,7 +30,6 @@ from beam_harness.bench import memory
 from beam_harness.bench import official
 from beam_harness.bench import place as places
 from beam_harness.bench import qdrant
-from beam_harness.bench import toy
 from beam_harness.bench import writing
 from beam_harness.bench.measure import Sample
 from beam_harness.bench.measure import Side
@@ -202,8 +201,7 @@ def _place() -> contextlib.AbstractContextManager[Place]:
 def _sides(place: Place, vectors: Vectors,
            stack: contextlib.ExitStack) -> dict[str, Side]:
   """All ways of writing the vectors once."""
-  ours = stack.enter_context(
-      toy.opened(writing.dispatcher(place.host, BATCH, IN_FLIGHT)))
+  ours = stack.enter_context(writing.Writers(place.host, BATCH, IN_FLIGHT))
   grpc = stack.enter_context(official.grpc_index(place))
   rest = stack.enter_context(official.rest_index(place))
   method = stack.enter_context(floor.blocking(place))
@@ -230,16 +228,16 @@ def _sides(place: Place, vectors: Vectors,
 
   # What is soon over is done several times.
   return {
-      ARROW: side(lambda: toy.feed(ours, blocks), 4),
+      ARROW: side(lambda: ours.feed(blocks), 4),
       GRPC_WAYS[0]: each(array),
       GRPC_WAYS[1]: each(array, convert=True),
       REST_WAYS[0]: bulk(False),
       REST_WAYS[1]: bulk(True),
       FLOORS[0]: side(lambda: floor.send_each(method, place, requests), 4),
       FLOORS[1]: side(lambda: on_loop.send(requests), 4),
-      LISTS: side(lambda: toy.feed(ours, vectors.records), 2),
+      LISTS: side(lambda: ours.feed(vectors.records), 2),
       GRPC_LISTS: each(lists),
-      NUMPY: side(lambda: toy.feed(ours, rows), 2),
+      NUMPY: side(lambda: ours.feed(rows), 2),
   }
 
 

@@ -18,8 +18,11 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
+from typing import Any
 
 import apache_beam as beam
 import numpy as np
@@ -28,6 +31,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_connector_base import Tuning
 from beam_connector_base.dispatcher import Dispatcher
+from beam_harness.bench import toy
 from beam_harness.bench.place import INDEX
 from beam_harness.bench.place import connection_to
 from beam_harness.bench.vectors import Vectors
@@ -38,6 +42,7 @@ from beam_pinecone.operations import UpsertVectors
 
 __all__ = [
     'BLOCK_ROWS',
+    'Writers',
     'dispatcher',
     'options',
     'tenant_blocks',
@@ -49,17 +54,46 @@ BLOCK_ROWS = 1000
 # With 1536 float32s a vector, 50 MB/s per namespace are 8,100 vectors/s: the
 # documented rate, which the connector keeps to and the official client doesn't
 # know. Spread over so many namespaces it binds neither.
-MADE_UP_NAMESPACES = 16
+NAMESPACES = 16
 
 # What the pipeline of this process reads: a pipeline is pickled, and vectors
 # have no business in it.
 _blocks: list[pa.RecordBatch] = []
 
 
-def dispatcher(host: str, batch: int, in_flight: int) -> Dispatcher:
+def dispatcher(
+    host: str, batch: int, in_flight: int, namespace: str = '') -> Dispatcher:
   """What the write transform feeds, without Beam."""
-  operation = UpsertVectors(INDEX, Layout.of(), connection_to(host))
+  operation = UpsertVectors(
+      INDEX, Layout.of(namespace=namespace), connection_to(host))
   return Dispatcher(operation, Tuning(max_records=batch, in_flight=in_flight))
+
+
+class Writers:
+  """Dispatchers that take turns, each with a namespace of its own.
+
+  One alone would keep to the documented rate of its namespace, so that the
+  time would be spent waiting.
+  """
+  def __init__(self, host: str, batch: int, in_flight: int):
+    self._all = [
+        dispatcher(host, batch, in_flight, f'namespace-{i}')
+        for i in range(NAMESPACES)
+    ]
+    self._turns = itertools.cycle(self._all)
+
+  def __enter__(self) -> Writers:
+    for each in self._all:
+      each.open()
+    return self
+
+  def __exit__(self, *exc: object) -> None:
+    for each in self._all:
+      each.close()
+
+  def feed(self, elements: Iterable[Any]) -> None:
+    """Delivers elements through the next one."""
+    toy.feed(next(self._turns), elements)
 
 
 def options() -> PipelineOptions:
@@ -116,7 +150,6 @@ def _block(number: int) -> pa.RecordBatch:
 def _made_up(first: int, dimension: int) -> Iterator[pa.RecordBatch]:
   values = np.random.default_rng(first).standard_normal((BLOCK_ROWS, dimension),
                                                         dtype=np.float32)
-  yield record_batch(
-      [f'vector-{first + i}' for i in range(BLOCK_ROWS)],
-      values,
-      tenant=f'tenant-{first // BLOCK_ROWS % MADE_UP_NAMESPACES}')
+  yield record_batch([f'vector-{first + i}' for i in range(BLOCK_ROWS)],
+                     values,
+                     tenant=f'tenant-{first // BLOCK_ROWS % NAMESPACES}')
