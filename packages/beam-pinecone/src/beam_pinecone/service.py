@@ -138,14 +138,16 @@ def _of_service(error: PineconeError, index: str) -> Verdict:
     # Comes as OUT_OF_RANGE or RESOURCE_EXHAUSTED, which mean other things.
     return Verdict(Kind.TOO_LARGE, None, 413, reason)
   if _DOCUMENTS.search(message):
-    return Verdict(
-        Kind.FATAL, None, 400, f'{documents_remedy(index)} ({reason})')
+    remedy = documents_remedy(index)
+    if remedy not in message:
+      reason = f'{remedy} ({reason})'
+    return Verdict(Kind.FATAL, None, 400, reason)
   if error.code == 'FAILED_PRECONDITION':
     # The state of the index, whatever the record.
     return Verdict(Kind.FATAL, None, 400, reason)
-  remedy = _REMEDIES.get(error.code)
-  if remedy:
-    reason = f'{reason}: {remedy}'
+  advice = _REMEDIES.get(error.code)
+  if advice:
+    reason = f'{reason}: {advice}'
   return grpc_verdict(error.code, error.retry_after, reason)
 
 
