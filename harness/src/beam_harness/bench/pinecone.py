@@ -31,6 +31,7 @@ from beam_harness.bench import official
 from beam_harness.bench import place as places
 from beam_harness.bench import qdrant
 from beam_harness.bench import writing
+from beam_harness.bench.exporting import export
 from beam_harness.bench.measure import Sample
 from beam_harness.bench.measure import Side
 from beam_harness.bench.measure import best_of
@@ -39,6 +40,7 @@ from beam_harness.bench.place import Place
 from beam_harness.bench.results import Result
 from beam_harness.bench.results import Target
 from beam_harness.bench.results import compare
+from beam_harness.bench.searching import search
 from beam_harness.bench.sizes import Sizes
 from beam_harness.bench.vectors import Vectors
 
@@ -189,7 +191,7 @@ def beam_peer(sizes: Sizes) -> Iterator[Result]:
 
 
 #: What is measured, in this order.
-SECTIONS = (upserts, throughput, peak_memory, beam_peer)
+SECTIONS = (upserts, throughput, search, export, peak_memory, beam_peer)
 
 
 def _place() -> contextlib.AbstractContextManager[Place]:

@@ -38,6 +38,8 @@ class Sizes:
     upsert_vectors: written per measurement of processor time.
     bulk_vectors, bulk_namespaces: written per measurement of throughput: so
       many vectors to each of so many namespaces.
+    queries: asked per measurement of searching.
+    export_vectors: read per measurement of reading.
     memory_vectors, memory_dimension: written in the small run that is compared
       with one of ten times as many.
     qdrant_vectors: handed to Beam's Qdrant sink.
@@ -52,6 +54,8 @@ class Sizes:
   upsert_vectors: int
   bulk_vectors: int
   bulk_namespaces: int
+  queries: int
+  export_vectors: int
   memory_vectors: int
   memory_dimension: int
   qdrant_vectors: int
@@ -68,6 +72,8 @@ FULL = Sizes(
     upsert_vectors=2_000,
     bulk_vectors=8_000,
     bulk_namespaces=4,
+    queries=2_000,
+    export_vectors=20_000,
     memory_vectors=100_000,
     memory_dimension=1536,
     qdrant_vectors=200)
@@ -82,6 +88,8 @@ QUICK = Sizes(
     upsert_vectors=1_000,
     bulk_vectors=8_000,
     bulk_namespaces=1,
+    queries=500,
+    export_vectors=8_000,
     memory_vectors=20_000,
     memory_dimension=384,
     qdrant_vectors=50)
