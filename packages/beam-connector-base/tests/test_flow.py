@@ -389,6 +389,28 @@ def test_a_closed_gate_holds_back_every_delivery():
   toys.virtual(main)
 
 
+def test_a_timer_that_comes_a_little_early_does_not_spin_at_the_gate():
+  async def main():
+    flow = Flow(Limits())
+    loop = asyncio.get_running_loop()
+    flow.close_gate('a', 3.0)
+    loop._now = 3.0 - 1e-10  # within the resolution of the loop's clock
+    passes = 0
+
+    async def spin():
+      nonlocal passes
+      while passes < 1000:
+        passes += 1
+        await asyncio.sleep(0)
+
+    spinning = asyncio.ensure_future(spin())
+    await asyncio.gather(*(flow.admit('a', 1, 1) for _ in range(3)))
+    assert passes < 10
+    spinning.cancel()
+
+  toys.virtual(main)
+
+
 def test_a_gate_is_the_destinations_where_the_rates_are():
   async def main():
     flow = Flow(Limits(rates=(Rate(requests=1000, scope='destination'),)))
