@@ -333,6 +333,22 @@ def test_a_bug_in_a_delivery_surfaces(runtime):
   assert 'a bug in the delivery: TypeError' in str(outcome.error)
 
 
+def test_a_bug_before_a_delivery_surfaces_and_does_not_hang(runtime):
+  class Nowhere:
+    def __str__(self):
+      raise KeyError('no name')
+
+  class Odd(toys.Store):
+    def encode(self, element):
+      yield Block(Nowhere(), element.wire)
+
+  each = dispatcher(Odd(), runtime)
+  outcome = toys.run_bundle(each, rows(1))
+  assert isinstance(outcome.error, FatalError)
+  assert 'a bug in the delivery: KeyError' in str(outcome.error)
+  assert each._shared.budget.used == 0
+
+
 # --------------------------------------------- failing with others around
 
 

@@ -283,9 +283,15 @@ class Bundle:
     if self._cancelled:
       self._end(cost)
       return
-    order = self._link.order
-    turn = None if order is None else order.enter(batch)
-    report = Report(str(batch.destination), batch.n, batch.nbytes, reason)
+    try:
+      order = self._link.order
+      turn = None if order is None else order.enter(batch)
+      report = Report(str(batch.destination), batch.n, batch.nbytes, reason)
+    except Exception as error:  # pylint: disable=broad-except
+      # Of a callback, nobody but the event loop's log would hear of it.
+      self._fail(self._bug(error))
+      self._end(cost)
+      return
     task = self._loop.create_task(self._deliver(batch, report, turn))
     self._tasks.add(task)
     task.add_done_callback(
@@ -303,11 +309,14 @@ class Bundle:
     except DeliveryError as error:
       self._fail(error)
     except Exception as error:  # pylint: disable=broad-except
-      bug = FatalError(
-          f'{link.operation.target}: a bug in the delivery: '
-          f'{type(error).__name__}: {redact(str(error))}')
-      bug.__cause__ = error
-      self._fail(bug)
+      self._fail(self._bug(error))
+
+  def _bug(self, error: Exception) -> FatalError:
+    bug = FatalError(
+        f'{self._link.operation.target}: a bug in the delivery: '
+        f'{type(error).__name__}: {redact(str(error))}')
+    bug.__cause__ = error
+    return bug
 
   def _settler(self, batch: Batch) -> Callable[[Settled], None]:
     """Takes what `deliver` has settled of this batch."""
