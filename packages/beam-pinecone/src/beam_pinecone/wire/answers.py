@@ -32,6 +32,10 @@ from typing import Optional
 import numpy as np
 
 from beam_pinecone.wire.protobuf import fields
+from beam_pinecone.wire.structs import read_long
+from beam_pinecone.wire.structs import read_struct
+from beam_pinecone.wire.structs import skip_field
+from beam_pinecone.wire.structs import truncated
 
 __all__ = [
     'Match',
@@ -42,11 +46,7 @@ __all__ = [
     'query_answer',
 ]
 
-# What `google.protobuf.Struct` may nest; metadata has one list at most.
-_MAX_DEPTH = 32
-
 _float = struct.Struct('<f').unpack_from
-_double = struct.Struct('<d').unpack_from
 
 
 class SparseValues(NamedTuple):
@@ -128,56 +128,14 @@ def metadata_of(data: bytes) -> dict[str, Any]:
   Raises:
     ValueError: the bytes are no complete Struct.
   """
-  return _read(lambda whole: _struct(whole, 0, len(whole), 0), data)
+  return _read(lambda whole: read_struct(whole, 0, len(whole), 0), data)
 
 
 def _read(reader: Callable[[bytes], Any], data: bytes) -> Any:
   try:
     return reader(data)
   except (IndexError, struct.error):
-    raise _truncated() from None
-
-
-def _truncated() -> ValueError:
-  return ValueError('truncated protobuf message')
-
-
-# The readers below step through the bytes by hand: a generator of fields costs
-# three times as much. Lengths below 128, nearly all of them, take one byte.
-
-
-def _long(data: bytes, at: int) -> tuple[int, int]:
-  """A varint, and where it ends."""
-  result = shift = 0
-  while True:
-    byte = data[at]
-    at += 1
-    result |= (byte & 127) << shift
-    if byte < 128:
-      return result, at
-    shift += 7
-    if shift > 63:
-      raise ValueError('a varint has no end')
-
-
-def _skip(data: bytes, at: int, stop: int) -> int:
-  """Where the field that begins here ends."""
-  tag, at = _long(data, at)
-  kind = tag & 7
-  if kind == 0:
-    at = _long(data, at)[1]
-  elif kind == 1:
-    at += 8
-  elif kind == 2:
-    size, at = _long(data, at)
-    at += size
-  elif kind == 5:
-    at += 4
-  else:
-    raise ValueError(f'protobuf wire type {kind} is not known')
-  if at > stop:
-    raise _truncated()
-  return at
+    raise truncated() from None
 
 
 def _matches(data: bytes) -> list[Match]:
@@ -185,15 +143,15 @@ def _matches(data: bytes) -> list[Match]:
   at, end = 0, len(data)
   while at < end:
     if data[at] != 0x12:
-      at = _skip(data, at, end)
+      at = skip_field(data, at, end)
       continue
     size = data[at + 1]
     at += 2
     if size > 127:
-      size, at = _long(data, at - 1)
+      size, at = read_long(data, at - 1)
     stop = at + size
     if stop > end:
-      raise _truncated()
+      raise truncated()
     matches.append(_match(data, at, stop))
     at = stop
   return matches
@@ -208,26 +166,26 @@ def _match(data: bytes, at: int, stop: int) -> Match:
     tag = data[at]
     if tag == 0x15:
       if at + 5 > stop:
-        raise _truncated()
+        raise truncated()
       score = _float(data, at + 1)[0]
       at += 5
       continue
     if tag not in (0x0a, 0x1a, 0x22, 0x2a):
       if tag == 0x1d:
         values = _add_float(data, at, values)
-      at = _skip(data, at, stop)
+      at = skip_field(data, at, stop)
       continue
     size = data[at + 1]
     at += 2
     if size > 127:
-      size, at = _long(data, at - 1)
+      size, at = read_long(data, at - 1)
     end = at + size
     if end > stop:
-      raise _truncated()
+      raise truncated()
     if tag == 0x0a:
       name = data[at:end].decode()
     elif tag == 0x22:
-      entries = _struct(data, at, end, 0)
+      entries = read_struct(data, at, end, 0)
       metadata = entries if metadata is None else {**metadata, **entries}
     elif tag == 0x1a:
       values = _add(values, _floats(data, at, end))
@@ -243,23 +201,23 @@ def _records(data: bytes, with_values: bool,
   at, end = 0, len(data)
   while at < end:
     if data[at] != 0x0a:
-      at = _skip(data, at, end)
+      at = skip_field(data, at, end)
       continue
-    size, at = _long(data, at + 1)
+    size, at = read_long(data, at + 1)
     stop = at + size
     if stop > end:
-      raise _truncated()
+      raise truncated()
     # An entry of a map: the id, which the vector repeats, and the vector.
     key = ''
     record = Record('')
     while at < stop:
       tag = data[at]
       if tag not in (0x0a, 0x12):
-        at = _skip(data, at, stop)
+        at = skip_field(data, at, stop)
         continue
-      size, at = _long(data, at + 1)
+      size, at = read_long(data, at + 1)
       if at + size > stop:
-        raise _truncated()
+        raise truncated()
       if tag == 0x0a:
         key = data[at:at + size].decode()
       else:
@@ -280,12 +238,12 @@ def _record(
     if tag not in (0x0a, 0x12, 0x1a, 0x22):
       if tag == 0x15 and with_values:
         values = _add_float(data, at, values)
-      at = _skip(data, at, stop)
+      at = skip_field(data, at, stop)
       continue
-    size, at = _long(data, at + 1)
+    size, at = read_long(data, at + 1)
     end = at + size
     if end > stop:
-      raise _truncated()
+      raise truncated()
     if tag == 0x0a:
       name = data[at:end].decode()
     elif tag == 0x12:
@@ -293,7 +251,7 @@ def _record(
         values = _add(values, _floats(data, at, end))
     elif tag == 0x1a:
       if with_metadata:
-        entries = _struct(data, at, end, 0)
+        entries = read_struct(data, at, end, 0)
         metadata = entries if metadata is None else {**metadata, **entries}
     elif with_values:
       sparse = _sparse(data, at, end, sparse)
@@ -307,7 +265,7 @@ def _record(
 def _floats(data: bytes, at: int, stop: int) -> Optional[np.ndarray]:
   """Packed floats; None for none at all."""
   if (stop - at) & 3:
-    raise _truncated()
+    raise truncated()
   if at == stop:
     return None
   # A slice of bytes is the one copy, and what it holds can not be changed.
@@ -364,136 +322,6 @@ def _varints(view: memoryview) -> list[int]:
   out = []
   at, end = 0, len(data)
   while at < end:
-    value, at = _long(data, at)
+    value, at = read_long(data, at)
     out.append(value)
-  return out
-
-
-# ----------------------------------------------------------------- metadata
-
-
-def _struct(data: bytes, at: int, stop: int, depth: int) -> dict[str, Any]:
-  """The entries of a Struct."""
-  out: dict[str, Any] = {}
-  known = _known
-  while at < stop:
-    if data[at] != 0x0a:
-      at = _skip(data, at, stop)
-      continue
-    size = data[at + 1]
-    at += 2
-    if size > 127:
-      size, at = _long(data, at - 1)
-    end = at + size
-    if end > stop:
-      raise _truncated()
-    raw = data[at:end]
-    entry = known.get(raw)
-    if entry is None:
-      entry = _entry(raw, 0, size, depth)
-      if size <= _MAX_KNOWN_BYTES:
-        _remember(raw, entry)
-    key, value = entry
-    # Lists are not shared: the next record gets one of its own.
-    out[key] = value[:] if type(value) is list else value
-    at = end
-  return out
-
-
-# Entries that were read before, by their bytes. Most metadata are names of few
-# things, and what is found once is found again: to look one up is five times
-# as fast as to read it.
-_known: dict[bytes, tuple[str, Any]] = {}
-_MAX_KNOWN = 8_192
-_MAX_KNOWN_BYTES = 96
-
-
-def _remember(raw: bytes, entry: tuple[str, Any]) -> None:
-  value = entry[1]
-  if type(value) is dict or (type(value) is list
-                             and not all(type(x) is str for x in value)):
-    return  # Not what metadata are made of, and not to be shared.
-  if len(_known) >= _MAX_KNOWN:
-    _known.clear()
-  _known[raw] = entry
-
-
-def _entry(data: bytes, at: int, stop: int, depth: int) -> tuple[str, Any]:
-  key, value = '', None
-  # As everybody writes it: the key, then the value, which ends the entry.
-  if stop > 6 and data[0] == 0x0a and data[1] < 128:
-    middle = 2 + data[1]
-    if middle + 3 < stop and data[middle] == 0x12:
-      length = data[middle + 1]
-      start = middle + 2
-      if length < 128 and start + length == stop:
-        kind = data[start]
-        if kind == 0x1a and data[start + 1] == length - 2:
-          return data[2:middle].decode(), data[start + 2:stop].decode()
-        if kind == 0x11 and length == 9:
-          return data[2:middle].decode(), _double(data, start + 1)[0]
-  while at < stop:
-    tag = data[at]
-    if tag not in (0x0a, 0x12):
-      at = _skip(data, at, stop)
-      continue
-    size, at = _long(data, at + 1)
-    end = at + size
-    if end > stop:
-      raise _truncated()
-    if tag == 0x0a:
-      key = data[at:end].decode()
-    else:
-      value = _value(data, at, end, depth)
-    at = end
-  return key, value
-
-
-def _value(data: bytes, at: int, stop: int, depth: int) -> Any:
-  """A Value; None where none is set."""
-  if depth > _MAX_DEPTH:
-    raise ValueError('metadata is nested too deeply')
-  value: Any = None
-  while at < stop:
-    tag = data[at]
-    if tag == 0x11:
-      if at + 9 > stop:
-        raise _truncated()
-      value = _double(data, at + 1)[0]
-      at += 9
-    elif tag == 0x20:
-      number, at = _long(data, at + 1)
-      value = number != 0
-    elif tag in (0x1a, 0x2a, 0x32):
-      size, at = _long(data, at + 1)
-      end = at + size
-      if end > stop:
-        raise _truncated()
-      if tag == 0x1a:
-        value = data[at:end].decode()
-      elif tag == 0x2a:
-        value = _struct(data, at, end, depth + 1)
-      else:
-        value = _list(data, at, end, depth + 1)
-      at = end
-    else:
-      if tag == 0x08:
-        value = None
-      at = _skip(data, at, stop)
-  if at > stop:
-    raise _truncated()
-  return value
-
-
-def _list(data: bytes, at: int, stop: int, depth: int) -> list[Any]:
-  out = []
-  while at < stop:
-    if data[at] != 0x0a:
-      at = _skip(data, at, stop)
-      continue
-    size, at = _long(data, at + 1)
-    if at + size > stop:
-      raise _truncated()
-    out.append(_value(data, at, at + size, depth))
-    at += size
   return out
