@@ -153,3 +153,11 @@ def test_resolved_credentials_are_redacted_also_in_urls(monkeypatch):
   assert redact(
       'GET /?k=red%2Facted%20value: red/acted value and more, '
       'red/acted value') == 'GET /?k=***: ***, ***'
+
+
+def test_resolved_credentials_are_redacted_also_as_others_quote_them(
+    monkeypatch):
+  value = 'two\nlines of k\u00e9y'
+  monkeypatch.setenv('TEST_KEY', value)
+  resolve(EnvSecret('TEST_KEY'))
+  assert redact(f'{value!r} {value.encode()!r}') == "'***' b'***'"

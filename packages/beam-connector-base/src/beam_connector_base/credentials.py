@@ -208,8 +208,13 @@ class _Remembered:
     with self._lock:
       if value in self._values:
         return
-      # As it stands in a URL, too.
-      self._values.update((value, quote(value, safe='')))
+      # As it stands in a URL, too, and in the repr of text or bytes: errors of
+      # other libraries quote what they could not send.
+      self._values.update((
+          value,
+          quote(value, safe=''),
+          repr(value)[1:-1],
+          repr(value.encode('utf-8', 'surrogateescape'))[2:-1]))
       # Longest first: a credential may contain another one.
       longest_first = sorted(self._values, key=len, reverse=True)
       self._pattern = re.compile('|'.join(map(re.escape, longest_first)))
