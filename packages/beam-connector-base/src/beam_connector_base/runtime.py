@@ -51,8 +51,8 @@ from beam_connector_base.flow import Flow
 from beam_connector_base.operation import Kind
 from beam_connector_base.operation import Operation
 from beam_connector_base.operation import Session
+from beam_connector_base.operation import Verdict
 from beam_connector_base.retry import RetryPolicy
-from beam_connector_base.retry import transport_verdict
 from beam_connector_base.tuning import Tuning
 
 __all__ = ['Runtime', 'SharedSession']
@@ -286,10 +286,13 @@ class Runtime:
         if isinstance(error, DeliveryError):
           raise
         failures += 1
-        verdict = (
-            transport_verdict(error) if isinstance(error, asyncio.TimeoutError)
-            else operation.classify(error))
-        assert verdict is not None
+        if isinstance(error, asyncio.TimeoutError) and not str(error):
+          verdict = Verdict(
+              Kind.TRANSIENT,
+              reason='no answer: check the address, and that the workers can '
+              'reach it')
+        else:
+          verdict = operation.classify(error)
         reason = redact(
             verdict.reason or f'{type(error).__name__}: {error}'.rstrip(': '))
         if verdict.kind not in (Kind.TRANSIENT, Kind.THROTTLED):

@@ -168,5 +168,7 @@ _REMEDIES = {
         'role and project',
     'NOT_FOUND': 'check the name of the index, or the host given',
     'UNIMPLEMENTED': 'this host is no Pinecone index, check the host given',
-    'UNAVAILABLE': 'the host of the index was not reached or had no capacity',
+    'UNAVAILABLE':
+        'the host of the index was not reached or had no capacity, '
+        'check the host if one is given, and that the workers can reach it',
 }
