@@ -15,7 +15,11 @@
 # limitations under the License.
 #
 
+import contextlib
+import json
 import pickle
+import socket
+import threading
 
 import pytest
 from fake_pinecone import API_KEY
@@ -59,6 +63,9 @@ def test_construction_reads_nothing_and_holds_no_secret(monkeypatch):
             'api_key': 5
         }, TypeError, 'api_key'),
         ({
+            'host': f'https://user:{API_KEY}@x'
+        }, ValueError, 'host'),
+        ({
             'host': 'not a host'
         }, ValueError, 'host'),
         ({
@@ -89,6 +96,14 @@ def test_a_mistake_is_named_and_a_key_is_not_repeated(arguments, error, says):
     PineconeConnection(**arguments)
   assert says in str(raised.value)
   assert API_KEY not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'key', ['pcsk_abc_defghi', '01234567-89ab-cdef-0123-456789abcdef'])
+def test_a_key_in_place_of_its_variable_is_refused_and_not_repeated(key):
+  with pytest.raises(ValueError, match='api_key.*PINECONE_API_KEY') as raised:
+    PineconeConnection(api_key=EnvSecret(key))
+  assert key not in str(raised.value)
 
 
 def test_a_connection_may_be_given_as_a_host():
@@ -125,6 +140,26 @@ def test_a_missing_key_names_its_variable(monkeypatch):
     PineconeConnection().headers()
   with pytest.raises(CredentialError, match='/nowhere'):
     PineconeConnection(api_key=FileSecret('/nowhere/key')).headers()
+
+
+@pytest.mark.parametrize('value', ['two\nlines', 'schl\u00fcssel', 'a\x00b'])
+def test_what_can_be_no_key_is_refused_and_not_repeated(tmp_path, value):
+  path = tmp_path / 'key'
+  path.write_text(value)
+  with pytest.raises(CredentialError, match='api_key') as raised:
+    PineconeConnection(api_key=FileSecret(path)).headers()
+  assert value not in str(raised.value)
+  assert repr(value)[1:-1] not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    'header', [('a b', 'x'), ('a', 'secr\u00e9t'), ('', 'x')])
+def test_an_additional_header_that_cannot_be_sent_is_named(monkeypatch, header):
+  monkeypatch.setenv('PINECONE_ADDITIONAL_HEADERS', json.dumps(dict([header])))
+  with pytest.raises(ValueError, match=repr(header[0])) as raised:
+    PineconeConnection().headers()
+  assert 'PINECONE_ADDITIONAL_HEADERS' in str(raised.value)
+  assert 'secr' not in str(raised.value)
 
 
 def test_additional_headers_come_from_the_environment(monkeypatch):
@@ -231,6 +266,35 @@ def test_what_the_control_plane_says_is_told_with_a_remedy(answer, code, says):
 def test_a_control_plane_that_is_not_there_is_named():
   with pytest.raises(ConnectionError, match='PINECONE_CONTROLLER_HOST'):
     PineconeConnection(control_host='http://127.0.0.1:9').locate('docs')
+
+
+@contextlib.contextmanager
+def answering(data):
+  """A server that answers one request with these bytes and hangs up."""
+  with socket.create_server(('127.0.0.1', 0)) as server:
+    done = threading.Event()
+
+    def serve():
+      connection, _ = server.accept()
+      with connection:
+        connection.recv(65536)
+        connection.sendall(data)
+        done.wait(0 if data else 10)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    yield f'http://127.0.0.1:{server.getsockname()[1]}'
+    done.set()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    'data', [b'', b'220 mail.example.org SMTP\r\n'], ids=['silent', 'no HTTP'])
+def test_a_control_plane_that_does_not_answer_is_named(data):
+  with answering(data) as url:
+    with pytest.raises(ConnectionError, match='control_host') as raised:
+      PineconeConnection(control_host=url, timeout=0.3).locate('docs')
+  assert url in str(raised.value)
 
 
 def test_equal_connections_refer_to_equal_secrets():

@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import dataclasses
+import http.client
 import json
 import os
 import re
@@ -30,6 +31,7 @@ from typing import Any
 from typing import Optional
 from typing import Union
 
+from beam_connector_base.credentials import CredentialError
 from beam_connector_base.credentials import EnvSecret
 from beam_connector_base.credentials import check_secret
 from beam_connector_base.credentials import resolve
@@ -47,6 +49,13 @@ DEFAULT_API_KEY = EnvSecret('PINECONE_API_KEY')
 _TRANSIENT_STATES = frozenset(
     ['Initializing', 'ScalingUp', 'ScalingDown', 'ScalingUpPodSize'])
 _MAX_BODY_BYTES = 1 << 20
+# What both planes take; gRPC (1.76) says only that a call failed otherwise, and
+# http.client repeats the value in its error.
+_HEADER_NAME = re.compile('[0-9a-z_.-]+')
+_HEADER_VALUE = re.compile('[ -~]*')
+# How keys look: those of today, and those of the first years.
+_KEY = re.compile(
+    'pcsk_.*|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +113,12 @@ class PineconeConnection:
   def __post_init__(self) -> None:
     _set = object.__setattr__
     _set(self, 'api_key', check_secret(self.api_key, 'api_key'))
+    if isinstance(self.api_key, EnvSecret) and _KEY.fullmatch(
+        self.api_key.name):
+      raise ValueError(
+          'api_key: EnvSecret is given the name of an environment variable, '
+          'not the key itself, which would end up in the pickled pipeline: '
+          "EnvSecret('PINECONE_API_KEY')")
     for name in ('host', 'control_host', 'source_tag'):
       value = getattr(self, name)
       if value is not None and not isinstance(value, str):
@@ -155,7 +170,7 @@ class PineconeConnection:
 
     Raises:
       CredentialError: the key cannot be read.
-      ValueError: `PINECONE_ADDITIONAL_HEADERS` is no JSON object.
+      ValueError: `PINECONE_ADDITIONAL_HEADERS` is no JSON object of headers.
     """
     headers = {}
     extra = os.environ.get('PINECONE_ADDITIONAL_HEADERS', '').strip()
@@ -170,7 +185,20 @@ class PineconeConnection:
             'the environment variable PINECONE_ADDITIONAL_HEADERS is not a '
             'JSON object of header names and values')
       headers = {str(k).lower(): str(v) for k, v in parsed.items()}
-    headers['api-key'] = resolve(self.api_key)
+      for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(
+            value):
+          raise ValueError(
+              f'the header {name!r} of the environment variable '
+              'PINECONE_ADDITIONAL_HEADERS cannot be sent: a name has letters, '
+              'digits, "-", "_" and ".", a value printable ASCII')
+    key = resolve(self.api_key)
+    if not _HEADER_VALUE.fullmatch(key):
+      raise CredentialError(
+          'what PineconeConnection(api_key=...) refers to is no API key: it '
+          'has several lines or characters outside ASCII; check what the '
+          'variable or file holds')
+    headers['api-key'] = key
     headers['x-pinecone-api-version'] = API_VERSION
     return headers
 
@@ -232,6 +260,11 @@ class PineconeConnection:
           f'the control plane {base} was not reached ({e.reason}): check '
           'control_host and PINECONE_CONTROLLER_HOST, or give the host of the '
           'index') from e
+    except (OSError, http.client.HTTPException) as e:
+      raise ConnectionError(
+          f'the control plane {base} did not answer '
+          f'({type(e).__name__}: {e}): check control_host and '
+          'PINECONE_CONTROLLER_HOST, or give the host of the index') from e
     try:
       answer = json.loads(body)
     except ValueError:
@@ -262,8 +295,10 @@ def parse_host(text: str, parameter: str) -> tuple[str, str]:
   rest = rest.rstrip('/')
   if scheme not in ('', 'http', 'https') or not re.fullmatch(
       r'(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?', rest):
+    # What stands before an @ is a name and a password.
+    shown = re.sub('[^/]*@', '***@', text)
     raise ValueError(
-        f'{parameter} is {text!r}: it is a host such as '
+        f'{parameter} is {shown!r}: it is a host such as '
         "'docs-abc123.svc.aped-4627-b74a.pinecone.io', or "
         "'http://localhost:5081'")
   return scheme, rest
