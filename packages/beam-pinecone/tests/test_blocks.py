@@ -290,6 +290,21 @@ def test_two_columns_of_one_name_are_refused():
   assert "'id'" in invalid[0].reason
 
 
+def test_text_that_is_not_utf8_costs_its_row_only():
+  # Whoever fills Arrow's buffers may put anything into them.
+  raw = pa.array([b'a', b'\xc3', b'\xa9', None], pa.binary())
+  text = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
+  blocks, invalid = encode(batch_of(4, title=text))
+  assert sorted(vectors(blocks)) == [0, 3]
+  assert sorted(invalid) == [1, 2]
+  assert invalid[1].key == 'id-1'
+  assert invalid[1].error_type == 'InvalidArrow'
+  assert 'UTF8' in invalid[1].reason
+  blocks, invalid = encode(batch_of(4, id=text).slice(1, 1))
+  assert not blocks
+  assert (invalid[0].error_type, invalid[0].key) == ('InvalidArrow', '')
+
+
 def test_a_batch_without_rows_is_nothing():
   assert encode(batch_of(0)) == ([], {})
 

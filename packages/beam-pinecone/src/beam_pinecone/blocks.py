@@ -83,7 +83,31 @@ class BlockEncoder:
             'DuplicateColumn')
       return
     for start in range(0, batch.num_rows, _ROWS_AT_ONCE):
-      yield from self._encode_rows(batch.slice(start, _ROWS_AT_ONCE), start)
+      yield from self._encode_checked(batch.slice(start, _ROWS_AT_ONCE), start)
+
+  def _encode_checked(self, batch: pa.RecordBatch,
+                      first: int) -> Iterator[Union[Block, Invalid]]:
+    """Encodes rows whose buffers may not be what their types say.
+
+    Arrow takes buffers as they come. Text that is not UTF-8 would go out as it
+    is, and the service could not read any of the request.
+    """
+    if _flaw(batch) is None:
+      yield from self._encode_rows(batch, first)
+      return
+    for i in range(batch.num_rows):
+      row = batch.slice(i, 1)
+      flaw = _flaw(row)
+      if flaw is None:
+        yield from self._encode_rows(row, first + i)
+        continue
+      ids = _column(row, self._layout.id)
+      yield Invalid(
+          first + i,
+          f'the row is not valid Arrow data: {flaw}; clean it where the '
+          'RecordBatch is made',
+          key_text(ids[0].as_py()) if _flaw(ids) is None else '',
+          'InvalidArrow')
 
   def _encode_rows(self, batch: pa.RecordBatch,
                    first: int) -> Iterator[Union[Block, Invalid]]:
@@ -315,6 +339,15 @@ def _rows(
     start = starts[i]
     rows.append((head, data[start:start + width], tail))
   return rows, sizes
+
+
+def _flaw(data: Any) -> Optional[str]:
+  """What is wrong with an array or batch, if anything."""
+  try:
+    data.validate(full=True)
+  except pa.ArrowInvalid as e:
+    return str(e)
+  return None
 
 
 def _column(batch: pa.RecordBatch, name: Optional[str]) -> Any:
