@@ -23,6 +23,7 @@ import pytest
 from apache_beam.internal import pickler
 
 from beam_connector_base.values import ByValue
+from beam_connector_base.values import CallableError
 from beam_connector_base.values import MissingField
 from beam_connector_base.values import choose
 
@@ -123,6 +124,17 @@ def test_column_of_a_template_costs_only_the_rows_that_lack_a_field(
 def test_column_of_a_callable_equals_row_by_row():
   chosen = choose(lambda row: f"{row['shard']}:{sorted(row)}:{len(row)}")
   assert chosen.column(BATCH) == [chosen.of(row) for row in BATCH.to_pylist()]
+
+
+def test_a_callable_that_raises_is_named_with_the_fields_it_was_given():
+  chosen = choose(lambda row: row['region'])
+  with pytest.raises(
+      CallableError,
+      match=r"lambda.*KeyError: 'region'.*fields tenant, shard:"):
+    chosen.of({'tenant': 'payload', 'shard': 1})
+  with pytest.raises(CallableError, match='vector, row 0:') as raised:
+    chosen.column(BATCH)
+  assert 'payload' not in str(raised.value)
 
 
 @pytest.mark.parametrize('spec', ['{', '}', '{}', '{a!r}', '{a:>3}', '{ }'])

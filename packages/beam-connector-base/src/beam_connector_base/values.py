@@ -35,6 +35,7 @@ from apache_beam.internal import cloudpickle_pickler
 
 __all__ = [
     'ByValue',
+    'CallableError',
     'Chosen',
     'MissingField',
     'choose',
@@ -55,6 +56,10 @@ class MissingField(KeyError):
   def __str__(self) -> str:
     # KeyError would show the repr of its arguments.
     return f'the field {self.field!r} {self.why}'
+
+
+class CallableError(RuntimeError):
+  """A callable that the user gave raised: its bundle fails."""
 
 
 class ByValue:
@@ -153,11 +158,12 @@ class Chosen:
     Raises:
       MissingField: a field of the template is missing or null. The row is to
         be reported as `Invalid`.
+      CallableError: the callable raised.
     """
     if self.kind == 'constant':
       return self.constant
     if self.fn is not None:
-      return self.fn(row)
+      return self._call(row)
     out = []
     for text, field in self.parts:
       if text:
@@ -191,11 +197,10 @@ class Chosen:
     if self.kind == 'constant':
       return [self.constant] * n
     if self.fn is not None:
-      fn = self.fn
       columns = {
           name: batch.column(i) for i, name in enumerate(batch.schema.names)
       }
-      return [fn(_BatchRow(columns, i)) for i in range(n)]
+      return [self._call(_BatchRow(columns, i), f', row {i}') for i in range(n)]
     values: dict[str, list[Any]] = {}
     names = batch.schema.names
     for field in self.fields:
@@ -210,6 +215,20 @@ class Chosen:
           for v in values[field]
       ]
     return [self._of_row(values, i) for i in range(n)]
+
+  def _call(self, row: Mapping[str, Any], where: str = '') -> Any:
+    assert self.fn is not None
+    try:
+      return self.fn(row)
+    except MissingField:
+      raise
+    except Exception as e:
+      # The names of the fields tell what is missing; their values are nobody
+      # else's business.
+      raise CallableError(
+          f'{self.fn._name} raised {type(e).__name__}: {e}. It was given a record '
+          f'with the fields {", ".join(map(str, row))}{where}: let it return a '
+          'value for such records, too') from e
 
   def _of_row(self, values: dict[str, list[Any]], i: int) -> Any:
     try:
