@@ -49,7 +49,7 @@ DEFAULT_API_KEY = EnvSecret('PINECONE_API_KEY')
 _TRANSIENT_STATES = frozenset(
     ['Initializing', 'ScalingUp', 'ScalingDown', 'ScalingUpPodSize'])
 _MAX_BODY_BYTES = 1 << 20
-# What both planes take; gRPC (1.76) says only that a call failed otherwise, and
+# What both planes take; gRPC (1.85) says only that a call failed otherwise, and
 # http.client repeats the value in its error.
 _HEADER_NAME = re.compile('[0-9a-z_.-]+')
 _HEADER_VALUE = re.compile('[ -~]*')
