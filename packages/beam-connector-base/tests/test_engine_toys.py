@@ -423,6 +423,29 @@ def test_a_cancelled_bundle_keeps_its_keys_while_its_call_runs(runtime):
   dispatcher.close()
 
 
+def test_calls_that_hold_all_slots_for_ever_fail_bundles_and_hang_none():
+  runtime = toys.jumping_runtime(grace=0.1)
+  service = Blocking()
+  dispatcher = Dispatcher(
+      toys.Toy(service),
+      Tuning(attempt_timeout=5, deadline=50),
+      runtime=runtime)
+
+  def bundle_of(id_):
+    return lambda: toys.run_bundle(dispatcher, [toys.Row(id_)])
+
+  outcomes = toys.in_threads([bundle_of(1), bundle_of(2)])
+  for outcome in outcomes:
+    assert isinstance(outcome.error, OutageError)
+    assert 'toy: not one of 1 requests in flight' in str(outcome.error)
+  assert len(service.calls) == 1
+  service.free = True
+  service.calls[0][1].set()
+  assert bundle_of(3)().error is None
+  dispatcher.close()
+  runtime.shutdown()
+
+
 def test_a_call_that_never_returns_fails_bundles_and_does_not_hang_them():
   # The clock jumps, but gives threads a moment before.
   runtime = toys.jumping_runtime(grace=0.1)

@@ -24,6 +24,7 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from beam_connector_base.errors import OutageError
 from beam_connector_base.flow import AdaptiveLimit
 from beam_connector_base.flow import ByteBudget
 from beam_connector_base.flow import Flow
@@ -150,6 +151,41 @@ def test_a_permit_is_not_lost_with_a_waiter_cancelled_at_that_moment(
       await task
     assert limit.in_flight == 0
     await asyncio.wait_for(limit.take(), 1)
+
+  toys.virtual(main)
+
+
+def test_waiting_for_requests_that_never_return_ends():
+  async def main():
+    limit = AdaptiveLimit(2, 2, patience=100.0)
+    await limit.take()
+    await limit.take()
+    waiting = [asyncio.ensure_future(limit.take()) for _ in range(2)]
+    with pytest.raises(OutageError, match='not one of 2 requests in flight'):
+      await waiting[0]
+    assert asyncio.get_running_loop().time() == pytest.approx(100.0)
+    with pytest.raises(OutageError):
+      await waiting[1]
+    limit.give_back()
+    await limit.take()
+    assert limit.in_flight == 2
+
+  toys.virtual(main)
+
+
+def test_waiting_goes_on_while_requests_return():
+  async def main():
+    limit = AdaptiveLimit(1, 1, patience=100.0)
+    loop = asyncio.get_running_loop()
+    await limit.take()
+    waiting = [asyncio.ensure_future(limit.take()) for _ in range(20)]
+    for _ in range(20):
+      await asyncio.sleep(60.0)
+      limit.give_back()
+    await asyncio.gather(*waiting)
+    limit.give_back()
+    assert loop.time() == pytest.approx(1200.0)
+    assert limit.in_flight == 0
 
   toys.virtual(main)
 

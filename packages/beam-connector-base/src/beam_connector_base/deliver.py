@@ -246,7 +246,10 @@ async def deliver(
           continue
         part = _rows_of(part, _others(part.n, outdated), link)
     part.attempt = failures + 1
-    await link.flow.admit(part.destination, part.n, part.nbytes)
+    try:
+      await link.flow.admit(part.destination, part.n, part.nbytes)
+    except OutageError as error:
+      raise OutageError(f'{link.operation.target}: {error}') from None
     if cancelled():
       link.flow.requests.give_back()
       raise asyncio.CancelledError

@@ -35,6 +35,7 @@ from collections.abc import Iterator
 from typing import Any
 from typing import Optional
 
+from beam_connector_base.errors import OutageError
 from beam_connector_base.operation import Limits
 
 __all__ = [
@@ -112,13 +113,18 @@ class AdaptiveLimit:
   Args:
     start: requests in flight at the beginning.
     most: upper bound; the lower is 1.
+    patience: seconds to wait while not a single request returns, which only
+      calls that can not be cancelled are able to do; None for ever.
   """
   DECREASE = 0.7
 
-  def __init__(self, start: int, most: int):
+  def __init__(self, start: int, most: int, patience: Optional[float] = None):
     self.limit = float(max(1, min(start, most)))
     self.most = most
     self.in_flight = 0
+    self._patience = patience
+    self._returned = 0
+    self._watch: Optional[asyncio.TimerHandle] = None
     self._successes = 0
     self._was_full = False
     self._last_decrease = float('-inf')
@@ -126,6 +132,11 @@ class AdaptiveLimit:
         collections.deque())
 
   async def take(self) -> None:
+    """Waits for a permit.
+
+    Raises:
+      OutageError: no request returned for `patience` seconds.
+    """
     if not self._waiters and self.in_flight < int(self.limit):
       self.in_flight += 1
       self._was_full |= self.in_flight >= int(self.limit)
@@ -133,6 +144,8 @@ class AdaptiveLimit:
     self._was_full = True
     waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     self._waiters.append(waiter)
+    if self._watch is None and self._patience is not None:
+      self._look_after(self._returned)
     try:
       await waiter
     except asyncio.CancelledError:
@@ -145,6 +158,7 @@ class AdaptiveLimit:
 
   def give_back(self) -> None:
     self.in_flight -= 1
+    self._returned += 1
     self._wake()
 
   def succeeded(self) -> None:
@@ -169,6 +183,30 @@ class AdaptiveLimit:
       if not waiter.done():
         self.in_flight += 1
         waiter.set_result(None)
+    if self._watch is not None and not self._waiters:
+      self._watch.cancel()
+      self._watch = None
+
+  def _look_after(self, returned: int) -> None:
+    """Looks, after a while, whether a request has returned since."""
+    assert self._patience is not None
+    self._watch = asyncio.get_running_loop().call_later(
+        self._patience, self._look, returned)
+
+  def _look(self, returned: int) -> None:
+    self._watch = None
+    if self._returned != returned:
+      if self._waiters:
+        self._look_after(self._returned)
+      return
+    while self._waiters:
+      waiter = self._waiters.popleft()
+      if not waiter.done():
+        waiter.set_exception(
+            OutageError(
+                f'not one of {self.in_flight} requests in flight has returned '
+                f'for {self._patience:g} s, and they can not be cancelled: '
+                'give the client a timeout of its own'))
 
 
 class TokenBucket:
@@ -251,7 +289,10 @@ class Flow:
       quota_share: float = 1.0,
       rate_limiter: Optional[Callable[..., bool]] = None,
       pool: Any = None):
-    self.requests = AdaptiveLimit(limits.in_flight, limits.max_in_flight)
+    self.requests = AdaptiveLimit(
+        limits.in_flight,
+        limits.max_in_flight,
+        limits.deadline + limits.attempt_timeout)
     self.throttled = ThrottleClock()
     self._rates = limits.rates
     self._share = quota_share
