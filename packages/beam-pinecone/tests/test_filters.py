@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import query_messages as messages
 
+from beam_connector_base.values import CallableError
 from beam_pinecone.errors import Refused
 from beam_pinecone.filters import Filter
 from beam_pinecone.filters import FilterReader
@@ -242,3 +243,9 @@ def test_a_callable_that_can_not_be_sent_is_named():
   endless_rows = (row for row in ())
   with pytest.raises(ValueError, match="can't be pickled"):
     Filter.of(lambda row: endless_rows)
+
+
+def test_a_callable_that_raises_is_named():
+  reader = FilterReader(Filter.of(lambda row: {'a': row['b']}))
+  with pytest.raises(CallableError, match='lambda.*KeyError.*fields c'):
+    reader.of({'c': 1})

@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import Any
@@ -113,7 +112,7 @@ class FilterReader:
   """
   def __init__(self, chosen: Filter):
     self._fields = chosen.fields
-    self._fn = chosen.fn
+    self._called = None if chosen.fn is None else choose(chosen.fn)
     self._tree: Any = None
     self._known: dict[Any, bytes] = {}
     #: The filter where it is the same for all records; None for no filter.
@@ -130,11 +129,12 @@ class FilterReader:
 
     Raises:
       Refused: it is none, or a field that it is made of is missing.
+      CallableError: the callable raised.
     """
     if self.is_constant:
       return self.constant
-    if self._fn is not None:
-      return self.encode(self._fn(row))
+    if self._called is not None:
+      return self.encode(self._called.of(row))
     values = []
     for field in self._fields:
       value = row.get(field)
@@ -185,9 +185,9 @@ class FilterReader:
     return self._fields
 
   @property
-  def fn(self) -> Optional[Callable[..., Any]]:
+  def called(self) -> Optional[Chosen]:
     """The callable, if it is one."""
-    return self._fn
+    return self._called
 
 
 # --------------------------------------------------------------- templates

@@ -37,7 +37,6 @@ import pyarrow as pa
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Invalid
 from beam_connector_base.values import Chosen
-from beam_connector_base.values import choose
 from beam_pinecone import columns
 from beam_pinecone.columns import Refusals
 from beam_pinecone.elements import NamespaceReader
@@ -277,8 +276,8 @@ class QuestionEncoder:
     n = batch.num_rows
     if reader.is_constant:
       return [reader.constant] * n
-    if reader.fn is not None:
-      rows = choose(reader.fn).column(batch, n)
+    if reader.called is not None:
+      rows = reader.called.column(batch, n)
       make: Callable[[Any], Optional[bytes]] = reader.encode
     else:
       held = [
