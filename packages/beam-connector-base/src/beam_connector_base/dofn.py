@@ -24,6 +24,7 @@ from typing import Any
 from typing import Optional
 
 import apache_beam as beam
+from apache_beam.pvalue import PCollection
 from apache_beam.pvalue import TaggedOutput
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -41,10 +42,30 @@ from beam_connector_base.submission import Failure
 from beam_connector_base.submission import Submission
 from beam_connector_base.tuning import Tuning
 
-__all__ = ['DeliverFn', 'FAILED']
+__all__ = ['DeliverFn', 'FAILED', 'hand_on']
 
 #: The tag of failed records.
 FAILED = 'failed'
+
+
+def hand_on(outputs: PCollection, element_type: Any, label: str) -> PCollection:
+  """The elements again, out of a DoFn that emits them as they come.
+
+  Where a consumer takes batches (`DoFn.process_batch`; Beam's dataframes and
+  with them WriteToJson and WriteToCsv), Beam (2.77: runners/worker/
+  operations.py, DoOperation.finish) flushes its buffer before it calls
+  `finish_bundle`: what that emits would be lost without a word.
+
+  Args:
+    outputs: of a DoFn that emits elements in `finish_bundle`.
+    element_type: of the elements.
+    label: of the step.
+  """
+  return outputs | label >> beam.Map(_same).with_output_types(element_type)
+
+
+def _same(element: Any) -> Any:
+  return element
 
 
 class DeliverFn(beam.DoFn, abc.ABC):

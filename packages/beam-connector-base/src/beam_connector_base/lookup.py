@@ -35,6 +35,7 @@ from beam_connector_base.cache import Cache
 from beam_connector_base.columnar import take_rows
 from beam_connector_base.dofn import FAILED
 from beam_connector_base.dofn import DeliverFn
+from beam_connector_base.dofn import hand_on
 from beam_connector_base.failures import FailedRecord
 from beam_connector_base.failures import check_on_error
 from beam_connector_base.failures import handle_failures
@@ -163,6 +164,7 @@ class LookupRecords(beam.PTransform):
 
   def expand(self, pcoll: PCollection) -> LookupResult:
     element_type = pcoll.element_type or AnyType
+    output_type = self._join.output_type(element_type)
     lookup = LookupFn(
         self._operation,
         self._tuning,
@@ -174,14 +176,12 @@ class LookupRecords(beam.PTransform):
         cache=self._cache)
     outputs = (
         pcoll | 'Lookup' >> beam.ParDo(lookup).with_output_types(
-            self._join.output_type(element_type)).with_outputs(
-                FAILED, _MISSING, main=_JOINED))
-    failed = outputs[FAILED]
-    failed.element_type = FailedRecord
-    missing = outputs[_MISSING]
-    missing.element_type = element_type
+            output_type).with_outputs(FAILED, _MISSING, main=_JOINED))
+    joined = hand_on(outputs[_JOINED], output_type, 'Joined')
+    failed = hand_on(outputs[FAILED], FailedRecord, 'Failed')
+    missing = hand_on(outputs[_MISSING], element_type, 'Missing')
     handle_failures(self._on_error, failed, self._namespace)
-    return LookupResult.of(outputs[_JOINED], missing, failed)
+    return LookupResult.of(joined, missing, failed)
 
   def display_data(self) -> dict[str, Any]:
     data: dict[str, Any] = {

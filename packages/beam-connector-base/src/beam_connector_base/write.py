@@ -35,6 +35,7 @@ from beam_connector_base.across import AcrossBundles
 from beam_connector_base.columnar import take_rows
 from beam_connector_base.dofn import FAILED
 from beam_connector_base.dofn import DeliverFn
+from beam_connector_base.dofn import hand_on
 from beam_connector_base.failures import FailedRecord
 from beam_connector_base.failures import check_on_error
 from beam_connector_base.failures import handle_failures
@@ -162,14 +163,14 @@ class WriteRecords(beam.PTransform):
         pcoll | 'Write' >>
         beam.ParDo(write).with_output_types(element_type).with_outputs(
             FAILED, _LEDGER, _ANSWERS, main=_WRITTEN))
-    failed = outputs[FAILED]
-    failed.element_type = FailedRecord
+    written = hand_on(outputs[_WRITTEN], element_type, 'Written')
+    failed = hand_on(outputs[FAILED], FailedRecord, 'Failed')
     ledger = outputs[_LEDGER]
     ledger.element_type = LedgerRow
-    answers = outputs[_ANSWERS]
-    answers.element_type = Tuple[element_type, AnyType]
+    answers = hand_on(
+        outputs[_ANSWERS], Tuple[element_type, AnyType], 'Answers')
     handle_failures(self._on_error, failed, self._namespace)
-    return WriteResult(outputs[_WRITTEN], failed, ledger, answers)
+    return WriteResult(written, failed, ledger, answers)
 
   def display_data(self) -> dict[str, Any]:
     data: dict[str, Any] = {
