@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -60,12 +61,13 @@ class ToyOperation(Operation):
     seconds: service time of a request; 0 answers without giving up control.
     batch: rows per request.
     in_flight: requests in flight, from the beginning and at most.
-    outage: seconds from the first request on in which all of them fail.
+    outage: seconds from the first request on in which all of them fail; None
+      for a service that is not asked when it began.
   """
   seconds: float = 0.0
   batch: int = 100
   in_flight: int = 8
-  outage: float = 0.0
+  outage: float | None = None
 
   async def open(self) -> ToySession:
     return ToySession(self)
@@ -93,6 +95,8 @@ class ToySession(Session):
     self._outage = operation.outage
     self.began: float | None = None
     self.ended = 0.0
+    self._gate = threading.Event()
+    self._gate.set()
     self.limits = Limits(
         max_records=operation.batch,
         in_flight=operation.in_flight,
@@ -104,13 +108,26 @@ class ToySession(Session):
   async def send(self, batch: Batch) -> Replies:
     if not self._seconds:
       return ALL_OK
-    if self._outage:
+    if self._outage is not None:
       await self._sometimes()
     else:
       await asyncio.sleep(self._seconds)
     return ALL_OK
 
+  def hold(self) -> None:
+    """Stops the loop at the next request of an outage, until `release`.
+
+    On a virtual clock no time passes meanwhile.
+    """
+    self._gate.clear()
+
+  def release(self) -> None:
+    """Lets requests go on."""
+    self._gate.set()
+
   async def _sometimes(self) -> None:
+    assert self._outage is not None
+    self._gate.wait()
     now = asyncio.get_running_loop().time
     if self.began is None:
       self.began = now()
