@@ -16,11 +16,13 @@
 #
 
 import asyncio
+import pickle
 
 import numpy as np
 import pytest
 
 from beam_connector_base.operation import ALL_OK
+from beam_connector_base.operation import MISSING
 from beam_connector_base.operation import Batch
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Done
@@ -29,6 +31,11 @@ from beam_connector_base.operation import Kind
 from beam_connector_base.operation import Limits
 from beam_connector_base.operation import Session
 from beam_connector_base.operation import throttled
+
+
+@pytest.mark.parametrize('one', [ALL_OK, MISSING])
+def test_what_is_told_by_identity_keeps_it_when_pickled(one):
+  assert pickle.loads(pickle.dumps(one)) is one
 
 
 def test_one_record_is_a_block_of_one():

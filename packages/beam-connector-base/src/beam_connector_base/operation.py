@@ -121,6 +121,10 @@ class _AllOk:
   def __repr__(self) -> str:
     return 'ALL_OK'
 
+  def __reduce__(self) -> str:
+    # A session written in a script is pickled with all it refers to.
+    return 'ALL_OK'
+
 
 ALL_OK = _AllOk()
 
