@@ -27,6 +27,7 @@ from apache_beam.ml.rag.types import Content
 
 from beam_connector_base.rows import as_mapping
 from beam_connector_base.rows import is_block
+from beam_connector_base.rows import nested
 
 
 class Named(typing.NamedTuple):
@@ -78,3 +79,11 @@ def test_only_a_record_batch_is_a_block():
   assert is_block(pa.record_batch({'id': ['a']}))
   assert not is_block(pa.table({'id': ['a']}))
   assert not is_block([{'id': 'a'}])
+
+
+def test_a_record_within_a_record_is_a_mapping():
+  named = collections.namedtuple('Named', ['b', 'a'])
+  assert nested(beam.Row(a=1, b=2)) == {'a': 1, 'b': 2}
+  assert nested(named(2, 1)) == {'a': 1, 'b': 2}
+  for value in ({'a': 1}, 'text', (1, 2), [1], None, 5):
+    assert nested(value) is value

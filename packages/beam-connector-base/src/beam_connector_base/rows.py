@@ -30,7 +30,7 @@ from typing import Any
 import pyarrow as pa
 from apache_beam.pvalue import Row
 
-__all__ = ['ACCEPTED', 'as_mapping', 'is_block']
+__all__ = ['ACCEPTED', 'as_mapping', 'is_block', 'nested']
 
 #: For messages about an element that is none of these.
 ACCEPTED = (
@@ -57,6 +57,21 @@ def as_mapping(element: Any) -> Mapping[str, Any]:
   if read is None:
     read = _readers[cls] = _reader(cls)
   return read(element)
+
+
+def nested(value: Any) -> Any:
+  """A record within a record as a mapping; anything else as it is.
+
+  Rows that come from YAML, or from another language, hold rows and named tuples
+  where others have dicts. Dataclasses stay: values may be such.
+  """
+  cls = type(value)
+  if cls is dict or cls is str:
+    return value
+  if issubclass(cls, Row) or (issubclass(cls, tuple)
+                              and hasattr(cls, '_fields')):
+    return as_mapping(value)
+  return value
 
 
 _readers: dict[type, Callable[[Any], Mapping[str, Any]]] = {}

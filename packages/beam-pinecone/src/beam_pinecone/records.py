@@ -33,6 +33,7 @@ from typing import Union
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Invalid
 from beam_connector_base.rows import as_mapping
+from beam_connector_base.rows import nested
 from beam_connector_base.values import MissingField
 from beam_pinecone.errors import Refused
 from beam_pinecone.layout import Layout
@@ -203,7 +204,7 @@ class RecordEncoder:
       _remember(self._plans, names, plan)
     keys, has_field = plan
     if has_field:
-      mapping = row[layout.metadata]  # type: ignore[index]
+      mapping = nested(row[layout.metadata])  # type: ignore[index]
       if isinstance(mapping, Mapping):
         return self._with_mapping(keys, row, mapping)
       if mapping is not None and layout.takes_scalar_metadata:

@@ -32,6 +32,7 @@ from typing import Optional
 
 import numpy as np
 
+from beam_connector_base.rows import nested
 from beam_pinecone.errors import Refused
 from beam_pinecone.schema import IndexSchema
 
@@ -234,6 +235,7 @@ def sparse_values(value: Any,
   Raises:
     Refused: if it is no sparse vector, or one the service would reject.
   """
+  value = nested(value)
   if isinstance(value, Mapping):
     if 'indices' not in value or 'values' not in value:
       raise _no_sparse(value, field)
