@@ -18,7 +18,8 @@
 
 `check` says whether an index is reached, what it takes, and what would become
 of a sample of records; it writes nothing. `lock` writes down what the index is,
-for `WriteToPinecone(..., schema=FILE)`.
+for `WriteToPinecone(..., schema=FILE)`. `providers` prints the path of the file
+that Beam YAML pipelines include to have the transforms of this package.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import pathlib
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -57,6 +59,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
   """
   parser = _parser()
   arguments = parser.parse_args(argv)
+  if arguments.command == 'providers':
+    print(pathlib.Path(__file__).with_name('providers.yaml'))
+    return 0
   try:
     check_index_name(arguments.index)
     connection = _connection(arguments)
@@ -103,6 +108,7 @@ def _parser() -> argparse.ArgumentParser:
       'lock', help='write down what an index is, as a schema lock')
   _common(locking)
   locking.add_argument('file', metavar='FILE', help='where to write it')
+  commands.add_parser('providers', help='print the path of providers.yaml')
   return parser
 
 

@@ -31,6 +31,7 @@ import pyarrow as pa
 from apache_beam.pvalue import PBegin
 from apache_beam.pvalue import PCollection
 
+from beam_connector_base.dofn import hand_on
 from beam_connector_base.rows import as_mapping
 from beam_connector_base.tuning import Tuning
 from beam_pinecone.connection import PineconeConnection
@@ -303,13 +304,14 @@ class _Read(beam.PTransform):
   def expand(self, requests: PCollection) -> PCollection:
     reading = self._reading
     kind = pa.RecordBatch if reading.as_blocks else PineconeVector
-    return (
+    records = (
         requests
         | 'Plan' >> beam.ParDo(PlanFn(reading, _request))
         | 'Shards' >> beam.Reshuffle()
         | 'List' >> beam.ParDo(ListFn(reading))
         | 'Ids' >> beam.Reshuffle()
         | 'Fetch' >> beam.ParDo(FetchFn(reading)).with_output_types(kind))
+    return hand_on(records, kind, 'Records')
 
 
 def _request(element: Any) -> PineconeReadRequest:
