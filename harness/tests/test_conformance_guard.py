@@ -25,6 +25,7 @@ import apache_beam as beam
 import pytest
 
 from beam_harness.conformance import LookupConformance
+from beam_harness.conformance import ReadConformance
 from beam_harness.conformance import SinkConformance
 from beam_harness.conformance import overrides_case
 from beam_harness.conformance import problems_of
@@ -160,7 +161,57 @@ _LOOKUP_CASES = '''
     test_worker_processes_give_the_same_answers
 '''.split()
 
-_SUITES = {SinkConformance: _SINK_CASES, LookupConformance: _LOOKUP_CASES}
+_READ_CASES = '''
+    test_a_bundle_that_fails_each_time_says_why
+    test_a_bundle_that_fails_in_the_middle_of_a_shard_is_read_again
+    test_a_credential_that_is_not_there_is_named
+    test_a_fault_that_passes_costs_nothing
+    test_a_filter_chooses_records
+    test_a_listing_goes_on_where_it_was_interrupted
+    test_a_missing_permission_stops_at_once_and_says_so
+    test_a_prefix_chooses_records
+    test_a_read_with_a_filter_passes_faults_too
+    test_a_request_in_several_windows_is_answered_in_each
+    test_a_service_that_is_not_there_is_named
+    test_a_shard_that_is_named_and_not_there_is_named_again
+    test_a_wrong_credential_is_said
+    test_all_blocks_have_one_schema
+    test_an_empty_source_gives_nothing
+    test_an_outage_fails_the_pipeline
+    test_columns_narrow_what_is_read
+    test_construction_touches_no_network_and_no_heavy_module
+    test_display_data_name_the_target
+    test_every_standard_case_is_kept
+    test_many_bundles_at_a_time
+    test_many_pages_of_many_shards_are_read
+    test_many_pages_under_faults_give_each_record_once
+    test_many_shards_are_read
+    test_metrics_equal_the_log_of_the_service
+    test_no_connection_outlives_the_pipeline
+    test_no_requests_read_nothing
+    test_no_secret_is_in_errors_and_logs
+    test_no_secret_is_in_what_a_pipeline_carries
+    test_one_shard_is_read
+    test_only_the_shards_that_are_named_are_read
+    test_pages_are_read_to_the_last
+    test_records_are_in_the_global_window
+    test_records_pass_their_coders
+    test_repeated_bundles_give_each_record_once
+    test_requests_of_a_pcollection_are_each_answered
+    test_rows_and_blocks_hold_the_same
+    test_shards_are_read_side_by_side
+    test_the_source_is_in_the_lineage
+    test_the_wait_that_the_service_asks_for_is_kept
+    test_what_is_deleted_after_it_was_listed_is_left_out
+    test_what_is_read_can_be_written_as_it_is
+    test_worker_processes_read_the_same
+'''.split()
+
+_SUITES = {
+    SinkConformance: _SINK_CASES,
+    LookupConformance: _LOOKUP_CASES,
+    ReadConformance: _READ_CASES,
+}
 
 #: Which transforms of the packages have to have which suite, by their names.
 _ROLES = {

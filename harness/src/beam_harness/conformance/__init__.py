@@ -43,6 +43,12 @@ pytest.register_assert_rewrite(
     'beam_harness.conformance.lookup_questions',
     'beam_harness.conformance.lookup_safety',
     'beam_harness.conformance.lookup_sharing',
+    'beam_harness.conformance.read',
+    'beam_harness.conformance.read_engines',
+    'beam_harness.conformance.read_faults',
+    'beam_harness.conformance.read_hooks',
+    'beam_harness.conformance.read_records',
+    'beam_harness.conformance.read_safety',
     'beam_harness.conformance.safety',
     'beam_harness.conformance.sink',
     'beam_harness.conformance.sink_elements',
@@ -58,10 +64,12 @@ from beam_harness.conformance.cases import overrides_case  # noqa: E402
 from beam_harness.conformance.cases import problems_of  # noqa: E402
 from beam_harness.conformance.cases import standard_cases  # noqa: E402
 from beam_harness.conformance.lookup import LookupConformance  # noqa: E402
+from beam_harness.conformance.read import ReadConformance  # noqa: E402
 from beam_harness.conformance.sink import SinkConformance  # noqa: E402
 
 __all__ = [
     'LookupConformance',
+    'ReadConformance',
     'SinkConformance',
     'overrides_case',
     'problems_of',

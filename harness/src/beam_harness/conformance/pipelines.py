@@ -36,6 +36,7 @@ from typing import Any
 from typing import Optional
 
 import apache_beam as beam
+from apache_beam.metrics.cells import DistributionResult
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.pvalue import PCollection
 from apache_beam.transforms.window import GlobalWindows
@@ -76,16 +77,21 @@ class Applied:
   result: Any
 
   def counters(self, namespace: str) -> dict[str, int]:
-    return {
-        name: metric.committed
-        for name, metric in self._metrics(namespace, 'counters')
-    }
+    """Totals of all steps by name."""
+    totals: dict[str, int] = {}
+    for name, metric in self._metrics(namespace, 'counters'):
+      totals[name] = totals.get(name, 0) + metric.committed
+    return totals
 
   def distributions(self, namespace: str) -> dict[str, Any]:
-    return {
-        name: metric.committed
-        for name, metric in self._metrics(namespace, 'distributions')
-    }
+    """Distributions over all steps by name."""
+    totals: dict[str, Any] = {}
+    for name, metric in self._metrics(namespace, 'distributions'):
+      data = metric.committed.data
+      if name in totals:
+        data = totals[name].data.combine(data)
+      totals[name] = DistributionResult(data)
+    return totals
 
   def _metrics(self, namespace: str, kind: str) -> Iterable[tuple[str, Any]]:
     found = self.result.metrics().query(
