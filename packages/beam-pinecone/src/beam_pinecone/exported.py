@@ -37,6 +37,8 @@ __all__ = [
     'block_schema',
     'holds_json',
     'json_mapping',
+    'metadata_column',
+    'sparse_column',
     'to_block',
     'to_row',
 ]
@@ -147,18 +149,21 @@ def to_block(
     if field.name == 'values':
       arrays.append(_dense([r.values for r in records], field.type))
     elif field.name == 'sparse_values':
-      arrays.append(_sparse([r.sparse_values for r in records]))
+      arrays.append(sparse_column([r.sparse_values for r in records]))
     elif field.name == 'metadata':
-      texts = [metadata_json(record.metadata) for record in records]
-      arrays.append(pa.array(texts, pa.string()))
+      arrays.append(metadata_column([r.metadata for r in records]))
   return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def metadata_json(metadata: Optional[Mapping[str, Any]]) -> Optional[str]:
-  """Metadata as compact JSON, keys in order: equal ones are equal texts."""
-  if metadata is None:
-    return None
-  return _encode(metadata)
+def metadata_column(
+    metadata: Sequence[Optional[Mapping[str, Any]]]) -> pa.Array:
+  """JSON text, as in the files of Pinecone's own import; null for none.
+
+  It is compact and the keys are in order: equal metadata are equal texts.
+  """
+  return pa.array(
+      [None if each is None else _encode(each) for each in metadata],
+      pa.string())
 
 
 _encode = json.JSONEncoder(
@@ -186,7 +191,8 @@ def _dense(vectors: Sequence[Optional[np.ndarray]], kind: Any) -> pa.Array:
       pa.array(numbers), type=kind, mask=missing)
 
 
-def _sparse(vectors: Sequence[Optional[SparseValues]]) -> pa.Array:
+def sparse_column(vectors: Sequence[Optional[SparseValues]]) -> pa.Array:
+  """struct<indices, values>; null where there is no sparse vector."""
   n = len(vectors)
   present = [vector for vector in vectors if vector is not None]
   if not present:

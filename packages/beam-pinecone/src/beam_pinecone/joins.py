@@ -19,7 +19,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -35,6 +34,8 @@ from apache_beam.typehints import row_type
 from beam_connector_base.lookup import Join
 from beam_connector_base.operation import MISSING
 from beam_connector_base.rows import as_mapping
+from beam_pinecone.exported import metadata_column
+from beam_pinecone.exported import sparse_column
 from beam_pinecone.fetches import RecordKeys
 from beam_pinecone.questions import Question
 from beam_pinecone.questions import row_key
@@ -42,13 +43,10 @@ from beam_pinecone.records import is_embeddable
 from beam_pinecone.records import key_text
 from beam_pinecone.wire.answers import Match
 from beam_pinecone.wire.answers import Record
-from beam_pinecone.wire.answers import SparseValues
 
 __all__ = ['JoinMatches', 'JoinRecord', 'with_field']
 
 VALUES = pa.list_(pa.float32())
-SPARSE_VALUES = pa.struct([('indices', pa.list_(pa.uint32())),
-                           ('values', VALUES)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +72,10 @@ class JoinMatches(Join):
         'score': pa.array([m.score for m in matches], pa.float32()),
     }
     if question.include_metadata:
-      columns['metadata'] = _metadata_column([m.metadata for m in matches])
+      columns['metadata'] = metadata_column([m.metadata for m in matches])
     if question.include_values:
       columns['values'] = _values_column([m.values for m in matches])
-      columns['sparse_values'] = _sparse_column(
+      columns['sparse_values'] = sparse_column(
           [m.sparse_values for m in matches])
     structs = pa.StructArray.from_arrays(
         list(columns.values()), list(columns), None)
@@ -119,10 +117,10 @@ class JoinRecord(Join):
     columns = {'id': pa.array([r.id for r in records], pa.string())}
     if self.include_values:
       columns['values'] = _values_column([r.values for r in records])
-      columns['sparse_values'] = _sparse_column(
+      columns['sparse_values'] = sparse_column(
           [r.sparse_values for r in records])
     if self.include_metadata:
-      columns['metadata'] = _metadata_column([r.metadata for r in records])
+      columns['metadata'] = metadata_column([r.metadata for r in records])
     structs = pa.StructArray.from_arrays(
         list(columns.values()), list(columns), mask=pa.array(missing))
     return _with_column(batch, self.keys.output, structs)
@@ -220,22 +218,3 @@ def _values_column(vectors: list[Optional[np.ndarray]]) -> pa.Array:
   sizes = [0 if vector is None else len(vector) for vector in vectors]
   offsets = _offsets(sizes, None if all(present) else present)
   return pa.ListArray.from_arrays(offsets, pa.array(flat, pa.float32()))
-
-
-def _sparse_column(vectors: list[Optional[SparseValues]]) -> pa.Array:
-  """struct<indices, values>; null where there is no sparse vector."""
-  return pa.array([
-      None if vector is None else {
-          'indices': vector.indices, 'values': vector.values
-      } for vector in vectors
-  ],
-                  SPARSE_VALUES)
-
-
-def _metadata_column(metadata: list[Optional[dict[str, Any]]]) -> pa.Array:
-  """JSON text, as in the files of Pinecone's own import; null for none."""
-  return pa.array([
-      None if each is None else json.dumps(
-          each, ensure_ascii=False, separators=(',', ':')) for each in metadata
-  ],
-                  pa.string())
