@@ -247,7 +247,7 @@ class _IdsSession(_DeleteSession):
         groups.setdefault(namespaces[i], []).append(i)
     for namespace, chosen in groups.items():
       rows = [changes.delete_row(ids[i].encode()) for i in chosen]
-      offsets = np.zeros(len(rows) + 1, np.int64)
+      offsets: Any = np.zeros(len(rows) + 1, np.int64)
       np.cumsum([len(row) for row in rows], out=offsets[1:])
       yield Block(
           namespace, rows, offsets, [ids[i] for i in chosen], None, chosen)

@@ -22,7 +22,6 @@ import dataclasses
 from collections.abc import Iterable
 from collections.abc import Sequence
 from typing import Any
-from typing import NamedTuple
 from typing import Union
 
 import numpy as np
@@ -42,6 +41,9 @@ from beam_connector_base.operation import Verdict
 from beam_pinecone.client import PineconeClient
 from beam_pinecone.connection import PineconeConnection
 from beam_pinecone.errors import PineconeError
+from beam_pinecone.fetches import FETCHES_PER_SECOND
+from beam_pinecone.fetches import MAX_ANSWER_BYTES
+from beam_pinecone.fetches import MAX_IDS
 from beam_pinecone.pages import is_no_namespace
 from beam_pinecone.schema import IndexSchema
 from beam_pinecone.service import open_vectors
@@ -54,13 +56,8 @@ from beam_pinecone.wire.vectors import upsert_request
 
 __all__ = ['FetchVectors', 'Ids', 'answer_bytes', 'ids_per_request']
 
-# Operation limits page: ids of one fetch, and bytes of its answer, of which a
-# part is left for what is not foreseen.
-MAX_IDS = 1_000
-MAX_ANSWER_BYTES = 4_000_000
+# Of the bytes that an answer may have, a part is left for what is not foreseen.
 _ANSWER_BYTES = MAX_ANSWER_BYTES * 7 // 8
-# Rate limits page: fetches per second and index.
-FETCH_RATE = Rate(requests=100)
 # What a record of the answer takes besides its dense values, before any was
 # seen: two copies of the id, some metadata, and the lengths of all that.
 _FIRST_GUESS_BYTES = 256
@@ -69,7 +66,8 @@ _LEAST_BYTES = 32
 _FETCHED = Done(None)
 
 
-class Ids(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Ids:
   """Records to fetch.
 
   Args:
@@ -139,7 +137,9 @@ class _FetchSession(Session):
       operation: FetchVectors):
     self.schema = schema
     self.limits = Limits(
-        max_records=MAX_IDS, max_bytes=_ANSWER_BYTES, rates=(FETCH_RATE,))
+        max_records=MAX_IDS,
+        max_bytes=_ANSWER_BYTES,
+        rates=(Rate(requests=FETCHES_PER_SECOND),))
     self._client = client
     self._timeout = operation.connection.timeout
     self._values = operation.values
@@ -154,7 +154,7 @@ class _FetchSession(Session):
     rows = [fetch_row(id.encode()) for id in ids]
     # One record larger than all that is allowed still is asked for alone.
     size = min(self._expected, _ANSWER_BYTES)
-    offsets = np.arange(len(ids) + 1, dtype=np.int64) * size
+    offsets: Any = np.arange(len(ids) + 1, dtype=np.int64) * size
     return (Block(element.namespace, rows, offsets, ids),)
 
   async def send(self, batch: Batch) -> Replies:
@@ -200,7 +200,7 @@ def _replies(batch: Batch, found: dict[str, Record],
     missing = Unanswered('the answer was large and may have been cut off')
   replies: list[Reply] = []
   for _, block, start, stop in batch.pieces:
-    records = []
+    records: list[Record] = []
     first = 0
     for i, key in enumerate(block.keys[start:stop]):
       record = found.get(key)

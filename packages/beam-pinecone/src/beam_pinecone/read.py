@@ -53,7 +53,8 @@ __all__ = [
     'ReadFromPinecone',
 ]
 
-_COLUMNS = ('values', 'metadata')
+#: What can be read besides the ids; all of it by default.
+COLUMNS = ('values', 'metadata')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +117,55 @@ class PineconeReadRequest:
     return encoded
 
 
-class ReadAllFromPinecone(beam.PTransform):
+class _Reads(beam.PTransform):
+  """What both reads have in common."""
+  _name: str
+
+  def __init__(
+      self,
+      *,
+      columns: Iterable[str] = COLUMNS,
+      as_blocks: bool = False,
+      connection: Union[PineconeConnection, str, None] = None,
+      tuning: Optional[Tuning] = None):
+    super().__init__()
+    wanted = _texts('columns', columns, empty=True)
+    for name in wanted:
+      if name not in COLUMNS:
+        raise ValueError(
+            f'columns holds {name!r}: there are {" and ".join(COLUMNS)}')
+    if not isinstance(as_blocks, bool):
+      raise TypeError('as_blocks is True or False')
+    if tuning is not None and not isinstance(tuning, Tuning):
+      raise TypeError(f'tuning is a {type(tuning).__name__}, not a Tuning')
+    if tuning is not None and tuning.on_outage == 'collect':
+      raise ValueError(
+          "Tuning(on_outage='collect') is for writes: a read that leaves out "
+          'what it did not reach would be wrong')
+    self._columns = wanted
+    self._as_blocks = as_blocks
+    self._connection = PineconeConnection.of(connection)
+    self._tuning = tuning or Tuning()
+
+  def _reading(self) -> Reading:
+    return Reading(
+        self._connection,
+        'values' in self._columns,
+        'metadata' in self._columns,
+        self._as_blocks,
+        self._tuning,
+        self._name)
+
+  def display_data(self) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        'columns': ', '.join(self._columns), 'as_blocks': self._as_blocks
+    }
+    if self._connection.host is not None:
+      data['host'] = self._connection.host
+    return data
+
+
+class ReadAllFromPinecone(_Reads):
   """Reads the records that a PCollection of `PineconeReadRequest`s asks for.
 
   Elements may also be dicts, rows or dataclasses with the fields of a
@@ -147,54 +196,11 @@ class ReadAllFromPinecone(beam.PTransform):
   """
   _name = 'ReadAllFromPinecone'
 
-  def __init__(
-      self,
-      *,
-      columns: Iterable[str] = _COLUMNS,
-      as_blocks: bool = False,
-      connection: Union[PineconeConnection, str, None] = None,
-      tuning: Optional[Tuning] = None):
-    super().__init__()
-    wanted = _texts('columns', columns, empty=True)
-    for name in wanted:
-      if name not in _COLUMNS:
-        raise ValueError(
-            f'columns holds {name!r}: there are {" and ".join(_COLUMNS)}')
-    if not isinstance(as_blocks, bool):
-      raise TypeError('as_blocks is True or False')
-    if tuning is not None and not isinstance(tuning, Tuning):
-      raise TypeError(f'tuning is a {type(tuning).__name__}, not a Tuning')
-    if tuning is not None and tuning.on_outage == 'collect':
-      raise ValueError(
-          "Tuning(on_outage='collect') is for writes: a read that leaves out "
-          'what it did not reach would be wrong')
-    self._columns = wanted
-    self._as_blocks = as_blocks
-    self._connection = PineconeConnection.of(connection)
-    self._tuning = tuning or Tuning()
-
   def expand(self, requests: PCollection) -> PCollection:
     return requests | 'Read' >> _Read(self._reading())
 
-  def _reading(self) -> Reading:
-    return Reading(
-        self._connection,
-        'values' in self._columns,
-        'metadata' in self._columns,
-        self._as_blocks,
-        self._tuning,
-        self._name)
 
-  def display_data(self) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        'columns': ', '.join(self._columns), 'as_blocks': self._as_blocks
-    }
-    if self._connection.host is not None:
-      data['host'] = self._connection.host
-    return data
-
-
-class ReadFromPinecone(ReadAllFromPinecone):
+class ReadFromPinecone(_Reads):
   """Reads the records of a Pinecone index: all, by prefix, or by metadata.
 
   Output: a `PineconeVector` for each record, whose values are numpy arrays of
@@ -265,7 +271,7 @@ class ReadFromPinecone(ReadAllFromPinecone):
       namespaces: Optional[Sequence[str]] = None,
       prefix: Union[str, Sequence[str], None] = None,
       filter: Optional[Mapping[str, Any]] = None,
-      columns: Iterable[str] = _COLUMNS,
+      columns: Iterable[str] = COLUMNS,
       as_blocks: bool = False,
       connection: Union[PineconeConnection, str, None] = None,
       tuning: Optional[Tuning] = None):

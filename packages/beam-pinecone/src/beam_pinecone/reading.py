@@ -24,7 +24,6 @@ import itertools
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
-from typing import NamedTuple
 from typing import Optional
 from typing import Union
 
@@ -104,7 +103,8 @@ class Reading:
     return [to_row(record, namespace) for record in records]
 
 
-class Shard(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Shard:
   """A part of an index that is listed from its beginning to its end.
 
   Args:

@@ -77,7 +77,7 @@ def encode_rows(
 
 
 def _row(batch: pa.RecordBatch, i: int) -> dict[str, Any]:
-  row = {}
+  row: dict[str, Any] = {}
   for field, column in zip(batch.schema, batch.columns, strict=True):
     scalar = column[i]
     if not scalar.is_valid:

@@ -203,7 +203,7 @@ class _UpdateEncoder(RecordEncoder):
           layout.values,
           layout.sparse)
 
-  def _data(  # type: ignore[override]
+  def _data(
       self,
       id: bytes,
       values: Any,

@@ -238,7 +238,8 @@ class UpdatePinecone(beam.PTransform):
     result = rows | self._update
     good = result.written
     if self._by_filter:
-      kind = RowTypeConstraint.from_fields([('element', rows.element_type),
+      element_type: Any = rows.element_type
+      kind = RowTypeConstraint.from_fields([('element', element_type),
                                             ('matched_records', int)])
       good = result.answers | 'Matched' >> beam.MapTuple(
           _matched).with_output_types(kind)
@@ -322,15 +323,14 @@ class ReadFromPinecone(beam.PTransform):
       connection: Any = None,
       tuning: Settings = None):
     super().__init__()
-    more = {} if columns is None else {'columns': columns}
     self._read = read.ReadFromPinecone(
         index,
         namespaces=namespaces,
         prefix=prefix,
         filter=filter,
+        columns=read.COLUMNS if columns is None else columns,
         connection=_connection(connection),
-        tuning=tuning_of(tuning),
-        **more)
+        tuning=tuning_of(tuning))
 
   def expand(self, pbegin: PBegin) -> PCollection:
     return (
