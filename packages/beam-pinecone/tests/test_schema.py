@@ -71,6 +71,12 @@ def test_a_contiguous_float32_array_is_not_copied():
   assert np.shares_memory(np.asarray(data), vector)
 
 
+def test_an_integer_beyond_every_float_is_an_overflow():
+  refused = refusal(dense_values, [1.0, 10**400], 'v')
+  assert refused.error_type == 'VectorOverflow'
+  assert "'v'[1]" in refused.reason
+
+
 def test_integers_are_numbers():
   assert bytes(dense_values([1, 0], 'v')[0]) == bytes(
       dense_values(np.array([1, 0]), 'v')[0])

@@ -176,6 +176,8 @@ def _explain_list(value: Any, field: Optional[str]) -> Refused:
     except (struct.error, TypeError):
       if number is None:
         return null_value(field)
+      if isinstance(number, int):  # too large for any float
+        return overflow(i, field)
       return Refused(
           'VectorType',
           f'{field!r}[{i}] is {_named(number)}: a vector holds numbers')
