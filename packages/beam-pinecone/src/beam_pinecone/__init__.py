@@ -34,8 +34,16 @@ from beam_connector_base.cache import Cache
 from beam_connector_base.lookup import LookupResult
 from beam_pinecone._version import __version__
 from beam_pinecone.connection import PineconeConnection
+from beam_pinecone.delete import DeleteFromPinecone
+from beam_pinecone.delete import DeleteFromPineconeResult
+from beam_pinecone.exported import PineconeVector
 from beam_pinecone.lookup import LookupPinecone
+from beam_pinecone.read import PineconeReadRequest
+from beam_pinecone.read import ReadAllFromPinecone
+from beam_pinecone.read import ReadFromPinecone
 from beam_pinecone.search import SearchPinecone
+from beam_pinecone.update import UpdatePinecone
+from beam_pinecone.update import UpdatePineconeResult
 from beam_pinecone.wire.answers import Match
 from beam_pinecone.wire.answers import Record
 from beam_pinecone.wire.answers import SparseValues
@@ -44,6 +52,8 @@ from beam_pinecone.write import WriteToPineconeResult
 
 __all__ = [
     'Cache',
+    'DeleteFromPinecone',
+    'DeleteFromPineconeResult',
     'EnvSecret',
     'FailedRecord',
     'FileSecret',
@@ -51,10 +61,16 @@ __all__ = [
     'LookupResult',
     'Match',
     'PineconeConnection',
+    'PineconeReadRequest',
+    'PineconeVector',
+    'ReadAllFromPinecone',
+    'ReadFromPinecone',
     'Record',
     'SearchPinecone',
     'SparseValues',
     'Tuning',
+    'UpdatePinecone',
+    'UpdatePineconeResult',
     'WriteToPinecone',
     'WriteToPineconeResult',
     '__version__',
