@@ -55,7 +55,7 @@ from beam_connector_base.operation import Verdict
 from beam_connector_base.retry import RetryPolicy
 from beam_connector_base.tuning import Tuning
 
-__all__ = ['Runtime', 'SharedSession']
+__all__ = ['Runtime', 'SharedSession', 'blocking']
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -333,6 +333,16 @@ class Runtime:
     if cache is not None:
       shared.answers = Answers(AnswerCache(cache))
     shared.unreported_connections = 1
+
+
+async def blocking(fn: Callable[..., Any], *args: Any) -> Any:
+  """Runs a call that blocks on a thread that never holds up the process's end.
+
+  For `Operation.open`: what reads files or asks a control plane. The threads of
+  `asyncio.to_thread` are joined when the process ends.
+  """
+  return await asyncio.get_running_loop().run_in_executor(
+      Runtime.current().pool, fn, *args)
 
 
 def _run_loop(

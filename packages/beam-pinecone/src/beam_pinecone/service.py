@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import re
 
@@ -29,6 +28,7 @@ from beam_connector_base.operation import Verdict
 from beam_connector_base.retry import grpc_verdict
 from beam_connector_base.retry import http_verdict
 from beam_connector_base.retry import transport_verdict
+from beam_connector_base.runtime import blocking
 from beam_pinecone.client import PineconeClient
 from beam_pinecone.connection import PineconeConnection
 from beam_pinecone.connection import documents_remedy
@@ -65,8 +65,8 @@ async def open_index(connection: PineconeConnection, index: str) -> OpenIndex:
     OSError: the control plane was not reached, or a file is missing.
   """
   # Both read files or sockets: not on the event loop.
-  endpoint = await asyncio.to_thread(connection.locate, index)
-  headers = await asyncio.to_thread(connection.headers)
+  endpoint = await blocking(connection.locate, index)
+  headers = await blocking(connection.headers)
   client = PineconeClient(
       endpoint, headers, connection.user_agent, connection.ca_certs)
   try:
