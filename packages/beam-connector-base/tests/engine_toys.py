@@ -37,13 +37,11 @@ from collections.abc import Sequence
 from typing import Any
 from typing import Optional
 
-from beam_connector_base.deliver import Link
-from beam_connector_base.deliver import Refusals
-from beam_connector_base.deliver import Report
-from beam_connector_base.deliver import Settled
 from beam_connector_base.deliver import deliver
 from beam_connector_base.dispatcher import Dispatcher
 from beam_connector_base.flow import Flow
+from beam_connector_base.link import Link
+from beam_connector_base.link import Refusals
 from beam_connector_base.operation import ALL_OK
 from beam_connector_base.operation import FATAL
 from beam_connector_base.operation import Batch
@@ -55,6 +53,8 @@ from beam_connector_base.operation import Limits
 from beam_connector_base.operation import Operation
 from beam_connector_base.operation import Session
 from beam_connector_base.operation import Verdict
+from beam_connector_base.reports import Report
+from beam_connector_base.reports import Settled
 from beam_connector_base.retry import RetryPolicy
 from beam_connector_base.retry import transport_verdict
 from beam_connector_base.runtime import Runtime

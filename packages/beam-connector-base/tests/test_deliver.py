@@ -23,12 +23,11 @@ import engine_toys as toys
 import pytest
 
 from beam_connector_base import errors
-from beam_connector_base.deliver import Refusals
-from beam_connector_base.deliver import Report
 from beam_connector_base.deliver import deliver
 from beam_connector_base.errors import FatalError
 from beam_connector_base.errors import OutageError
 from beam_connector_base.errors import SystematicRefusalError
+from beam_connector_base.link import Refusals
 from beam_connector_base.operation import ALL_OK
 from beam_connector_base.operation import FATAL
 from beam_connector_base.operation import PERMANENT
@@ -42,6 +41,7 @@ from beam_connector_base.operation import Limits
 from beam_connector_base.operation import Unanswered
 from beam_connector_base.operation import Verdict
 from beam_connector_base.operation import throttled
+from beam_connector_base.reports import Report
 from beam_connector_base.tuning import Tuning
 
 UNAVAILABLE = Verdict(Kind.TRANSIENT, status=503)

@@ -23,11 +23,11 @@ import pytest
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.transforms.window import IntervalWindow
 
-from beam_connector_base.deliver import Attempt
-from beam_connector_base.deliver import Report
 from beam_connector_base.metrics import BundleLedger
 from beam_connector_base.metrics import DeliveryMetrics
 from beam_connector_base.metrics import LedgerRow
+from beam_connector_base.reports import Attempt
+from beam_connector_base.reports import Report
 
 
 @pytest.fixture

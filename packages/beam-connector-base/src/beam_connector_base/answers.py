@@ -35,12 +35,14 @@ from beam_connector_base.cache import AnswerCache
 from beam_connector_base.operation import Batch
 from beam_connector_base.operation import Done
 from beam_connector_base.operation import Reply
+from beam_connector_base.reports import Settled
 
 __all__ = ['Answers']
 
-#: Called on the event loop's thread with the reply, or with None when the
-#: request was given up and the key must be asked for again.
-Waiter = Callable[[Optional[Reply]], None]
+#: Called on the event loop's thread with the reply, at which stage it was
+#: settled and after how many attempts; the reply is None when the request was
+#: given up and the key must be asked for again.
+Waiter = Callable[[Optional[Reply], str, int], None]
 
 
 class Answers:
@@ -75,20 +77,22 @@ class Answers:
       for key in batch.keys():
         self._flights.setdefault((batch.destination, key), (batch, []))
 
-  def arrive(self, owner: Batch, part: Batch, replies: list[Any]) -> None:
+  def arrive(self, owner: Batch, settled: Settled) -> None:
     """Hands out final replies to a part of the batch `owner`."""
+    part = settled.batch
+    replies: Any = settled.replies
     for key, reply in zip(part.keys(), replies, strict=True):
       at = (part.destination, key)
       if self.cache is not None and isinstance(reply, Done):
         self.cache.put(at, reply.value)
       for waiter in self._land(owner, at):
-        waiter(reply)
+        waiter(reply, settled.stage, settled.attempts)
 
   def give_up(self, owner: Batch) -> None:
     """The batch has ended: those who still wait for it must ask again."""
     for key in owner.keys():
       for waiter in self._land(owner, (owner.destination, key)):
-        waiter(None)
+        waiter(None, '', 0)
 
   def _land(self, owner: Batch, at: Hashable) -> list[Waiter]:
     with self._lock:

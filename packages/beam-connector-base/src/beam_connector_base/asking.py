@@ -26,16 +26,17 @@ from collections.abc import Sequence
 from typing import Any
 from typing import Optional
 
+from beam_connector_base.answers import Waiter
 from beam_connector_base.bundle import Bundle
 from beam_connector_base.cache import MISS
-from beam_connector_base.deliver import Report
-from beam_connector_base.deliver import Settled
 from beam_connector_base.errors import FatalError
 from beam_connector_base.keys import Turn
 from beam_connector_base.operation import ALL_OK
 from beam_connector_base.operation import Batch
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Reply
+from beam_connector_base.reports import Report
+from beam_connector_base.reports import Settled
 from beam_connector_base.runtime import Runtime
 from beam_connector_base.runtime import SharedSession
 from beam_connector_base.submission import Submission
@@ -58,8 +59,12 @@ class AskingBundle(Bundle):
     self._mine: dict[Hashable, list[tuple[Submission, Block, int]]] = {}
     # Rows that wait for a request of another bundle: how many, and what came.
     self._joined = 0
-    self._landed: collections.deque[tuple[
-        Submission, Block, int, Optional[Reply]]] = collections.deque()
+    self._landed: collections.deque[tuple[Submission,
+                                          Block,
+                                          int,
+                                          Optional[Reply],
+                                          str,
+                                          int]] = collections.deque()
     self._counts = Report('', 0, 0, '')
 
   # ------------------------------------------------------ the bundle's thread
@@ -112,10 +117,9 @@ class AskingBundle(Bundle):
           submission.outstanding -= 1
     return ()
 
-  def _waiter(self, submission: Submission, block: Block,
-              i: int) -> Callable[[Optional[Reply]], None]:
-    def landed(reply: Optional[Reply]) -> None:
-      self._landed.append((submission, block, i, reply))
+  def _waiter(self, submission: Submission, block: Block, i: int) -> Waiter:
+    def landed(reply: Optional[Reply], stage: str, attempts: int) -> None:
+      self._landed.append((submission, block, i, reply, stage, attempts))
       self._event.set()
 
     return landed
@@ -139,10 +143,10 @@ class AskingBundle(Bundle):
         for row in self._mine.pop((settled.batch.destination, key), ()):
           self._settle_row(*row, answer, settled.stage, settled.attempts)
     while self._landed:
-      submission, block, i, reply = self._landed.popleft()
+      submission, block, i, reply, stage, attempts = self._landed.popleft()
       self._joined -= 1
       if reply is not None:
-        self._settle_row(submission, block, i, reply, 'send', 1)
+        self._settle_row(submission, block, i, reply, stage, attempts)
         continue
       # Whoever asked has given up: ask again.
       self._rows_in -= 1
@@ -179,8 +183,7 @@ class AskingBundle(Bundle):
         raise FatalError(
             f'{self._link.operation.target}: a lookup was answered with ALL_OK:'
             ' a bug of the connector')
-      replies: Any = settled.replies
-      self._answers.arrive(batch, settled.batch, replies)
+      self._answers.arrive(batch, settled)
       self._inbox.append(settled)
 
     return settle

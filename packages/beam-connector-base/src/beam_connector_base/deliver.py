@@ -27,173 +27,37 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import random
-import re
 from collections.abc import Callable
-from collections.abc import Hashable
 from collections.abc import Sequence
-from typing import Any
 from typing import Optional
 
 from beam_connector_base import batching
+from beam_connector_base.attempt import attempt
 from beam_connector_base.credentials import redact
-from beam_connector_base.errors import AttemptTimeoutError
 from beam_connector_base.errors import FatalError
 from beam_connector_base.errors import OutageError
 from beam_connector_base.errors import SystematicRefusalError
-from beam_connector_base.flow import Flow
-from beam_connector_base.keys import KeyOrder
 from beam_connector_base.keys import Turn
+from beam_connector_base.link import Link
 from beam_connector_base.operation import ALL_OK
 from beam_connector_base.operation import SUPERSEDED
 from beam_connector_base.operation import Batch
 from beam_connector_base.operation import Done
 from beam_connector_base.operation import Failed
 from beam_connector_base.operation import Kind
-from beam_connector_base.operation import Limits
-from beam_connector_base.operation import Operation
 from beam_connector_base.operation import Replies
 from beam_connector_base.operation import Reply
-from beam_connector_base.operation import Session
 from beam_connector_base.operation import Superseded
 from beam_connector_base.operation import Unanswered
 from beam_connector_base.operation import Verdict
-from beam_connector_base.retry import RetryPolicy
-from beam_connector_base.retry import transport_verdict
+from beam_connector_base.reports import Report
+from beam_connector_base.reports import Settled
 
-__all__ = ['Attempt', 'Link', 'Refusals', 'Report', 'Settled', 'deliver']
+__all__ = ['deliver']
 
 _LOGGER = logging.getLogger(__name__)
 
 _RETRIED = (Kind.TRANSIENT, Kind.THROTTLED)
-
-
-@dataclasses.dataclass
-class Attempt:
-  """One request: how it ended, and how long it took.
-
-  Args:
-    outcome: 'ok', 'partial', 'throttled', 'transient', 'timeout', 'refused',
-      'too_large' or 'fatal'.
-    status: the HTTP status or its equivalent, where there was an answer.
-    seconds: from sending to the answer.
-    records: rows in the request.
-    nbytes: bytes of the request as the wire counts them.
-  """
-  __slots__ = ('outcome', 'status', 'seconds', 'records', 'nbytes')
-  outcome: str
-  status: Optional[int]
-  seconds: float
-  records: int
-  nbytes: int
-
-
-@dataclasses.dataclass
-class Report:
-  """What happened to one batch, for metrics."""
-  destination: str
-  records: int
-  nbytes: int
-  flush: str
-  attempts: list[Attempt] = dataclasses.field(default_factory=list)
-  written: int = 0
-  refused: int = 0
-  superseded: int = 0
-  retried: int = 0
-  throttled_seconds: float = 0.0
-  in_flight: int = 0
-  connections: int = 0
-  cache_hits: int = 0
-  cache_misses: int = 0
-  joined: int = 0
-
-
-@dataclasses.dataclass
-class Settled:
-  """Rows whose fate is decided: `ALL_OK` or one final reply per row."""
-  __slots__ = ('batch', 'replies', 'attempts', 'stage')
-  batch: Batch
-  replies: Replies
-  attempts: int
-  stage: str
-
-
-class Refusals:
-  """Counts records refused on their own for one reason, none written between.
-
-  When nearly everything fails the same way the records are not the problem.
-
-  Args:
-    most: how many in a row are too many; 0 for never.
-  """
-  _VARIABLE = re.compile(r'"[^"]*"|\'[^\']*\'|[0-9]+')
-
-  def __init__(self, most: int):
-    self._most = most
-    self._signature: Optional[tuple[Optional[int], str]] = None
-    self._count = 0
-
-  def written(self) -> None:
-    self._count = 0
-
-  def refused(self, status: Optional[int], reason: str) -> bool:
-    """Counts one; True when it is one too many."""
-    signature = (status, self._VARIABLE.sub('#', reason)[:200])
-    if signature != self._signature:
-      self._signature = signature
-      self._count = 0
-    self._count += 1
-    return 0 < self._most <= self._count
-
-
-class Link:
-  """What all deliveries to one session share in this process."""
-  def __init__(
-      self,
-      operation: Operation,
-      session: Session,
-      limits: Limits,
-      flow: Flow,
-      policy: RetryPolicy,
-      refusals: Refusals,
-      *,
-      collect_outages: bool = False,
-      pool: Any = None,
-      rng: Optional[random.Random] = None):
-    self.operation = operation
-    self.session = session
-    self.limits = limits
-    self.flow = flow
-    self.policy = policy
-    self.refusals = refusals
-    self.collect_outages = collect_outages
-    self.pool = pool
-    self.rng = rng or random.Random()
-    #: Set when the runtime ends: a cancelled request is not tried again.
-    self.closing = False
-    self.order: Optional[KeyOrder] = None
-    if limits.keys in ('serial', 'newest'):
-      self.order = KeyOrder(limits.keys == 'newest', operation.target)
-
-  def frame(self, destination: Hashable) -> int:
-    return self.limits.frame_bytes(destination)
-
-  def classify(self, error: BaseException) -> Verdict:
-    """The operation's verdict, with a reason that is safe to show."""
-    if isinstance(error, AttemptTimeoutError):
-      return Verdict(Kind.TRANSIENT, reason=str(error))
-    if isinstance(error, asyncio.CancelledError):
-      # A transport that cancels its own call; ours is told apart before.
-      return Verdict(Kind.TRANSIENT, reason='the request was cancelled')
-    try:
-      verdict = self.operation.classify(error)
-    except Exception as bug:  # pylint: disable=broad-except
-      verdict = transport_verdict(error) or Verdict(
-          Kind.FATAL, reason=f'classify() raised {type(bug).__name__}: {bug}')
-    reason = verdict.reason
-    if reason is None:
-      reason = f'{type(error).__name__}: {error}'.rstrip(': ')
-    return dataclasses.replace(verdict, reason=redact(reason))
 
 
 async def deliver(
@@ -255,7 +119,7 @@ async def deliver(
       raise asyncio.CancelledError
     started = loop.time()
     since = started if since is None else since
-    replies, verdict = await _attempt(
+    replies, verdict = await attempt(
         part, link, report, started, cancelled, turn)
     tries += 1
     if verdict is None:
@@ -307,193 +171,6 @@ async def deliver(
       await link.flow.pause(delay)
     else:
       await asyncio.sleep(delay)
-
-
-async def _attempt(
-    part: Batch,
-    link: Link,
-    report: Report,
-    started: float,
-    cancelled: Callable[[], bool],
-    turn: Optional[Turn]) -> tuple[Replies, Optional[Verdict]]:
-  """One request; holds a permit on entry, gives it back when it is over."""
-  loop = asyncio.get_running_loop()
-  requests = link.flow.requests
-  report.in_flight = max(report.in_flight, requests.in_flight)
-  verdict: Optional[Verdict] = None
-  replies: Replies = ALL_OK
-  timed_out = False
-  try:
-    if link.session.send_blocking is None:
-      replies = await _within(
-          link.policy.attempt_timeout,
-          link.session.send(part), lambda: cancelled() or link.closing)
-      requests.give_back()
-    else:
-      replies = await _send_blocking(part, link, turn)
-  except asyncio.CancelledError as error:
-    if link.session.send_blocking is None:
-      requests.give_back()
-    if cancelled() or link.closing:
-      raise
-    verdict = link.classify(error)
-  except Exception as error:  # pylint: disable=broad-except
-    if link.session.send_blocking is None:
-      requests.give_back()
-    if isinstance(error, OutageError):
-      raise
-    verdict = link.classify(error)
-    timed_out = isinstance(error, AttemptTimeoutError)
-  now = loop.time()
-  outcome = 'ok'
-  pressed = False
-  if verdict is not None:
-    outcome = _OUTCOMES[verdict.kind]
-    if outcome == 'transient' and timed_out:
-      outcome = 'timeout'
-    pressed = outcome in ('throttled', 'timeout')
-  elif replies is not ALL_OK:
-    outcome, pressed = _outcome(part, replies)
-  if pressed:
-    requests.pressed(started, now)
-  elif outcome == 'ok' or outcome == 'partial':
-    requests.succeeded()
-  status = None if verdict is None else verdict.status
-  if link.limits.side_by_side and part.n > 1:
-    report.attempts += _each(part, replies, outcome, status, now - started)
-  else:
-    report.attempts.append(
-        Attempt(outcome, status, now - started, part.n, part.nbytes))
-  return replies, verdict
-
-
-def _each(
-    part: Batch,
-    replies: Replies,
-    outcome: str,
-    status: Optional[int],
-    seconds: float) -> list[Attempt]:
-  """The requests of a batch whose records were sent side by side."""
-  attempts = [
-      Attempt(
-          outcome,
-          status,
-          seconds,
-          1,
-          int(block.offsets[i + 1] - block.offsets[i]))
-      for _, block, start, stop in part.pieces
-      for i in range(start, stop)
-  ]
-  if outcome == 'partial':
-    assert isinstance(replies, (list, tuple))
-    for attempt, reply in zip(attempts, replies, strict=True):
-      attempt.outcome = 'ok'
-      if isinstance(reply, Failed):
-        attempt.outcome = _OUTCOMES[reply.verdict.kind]
-        attempt.status = reply.verdict.status
-      elif isinstance(reply, Unanswered):
-        attempt.outcome = 'transient'
-  return attempts
-
-
-_OUTCOMES = {
-    Kind.TRANSIENT: 'transient',
-    Kind.THROTTLED: 'throttled',
-    Kind.PERMANENT: 'refused',
-    Kind.TOO_LARGE: 'too_large',
-    Kind.FATAL: 'fatal',
-}
-
-
-def _outcome(part: Batch, replies: Any) -> tuple[str, bool]:
-  """How a request with one reply per row ended, and whether it was throttled."""
-  if not isinstance(replies, (list, tuple)) or len(replies) != part.n:
-    size = len(replies) if hasattr(replies, '__len__') else replies
-    raise FatalError(
-        f'a session answered {size!r} for {part.n} rows; it must answer ALL_OK '
-        'or one reply per row: a bug of the connector')
-  whole = True
-  pressed = False
-  for reply in replies:
-    if isinstance(reply, Failed):
-      whole = False
-      pressed |= reply.verdict.kind is Kind.THROTTLED
-    elif isinstance(reply, Unanswered):
-      whole = False
-    elif not isinstance(reply, (Done, Superseded)):
-      raise FatalError(
-          f'a session answered {type(reply).__name__} for a row: a bug of the '
-          'connector')
-  return 'ok' if whole else 'partial', pressed
-
-
-async def _within(
-    seconds: float, sending: Any, cancelled: Callable[[], bool]) -> Replies:
-  """Awaits the answer for so long, then cancels the request.
-
-  `asyncio.wait_for` would cost a task and a copy of the context a request.
-  """
-  loop = asyncio.get_running_loop()
-  task = asyncio.current_task()
-  assert task is not None
-  fired = False
-
-  def fire() -> None:
-    nonlocal fired
-    fired = True
-    task.cancel()
-
-  timer = loop.call_later(seconds, fire)
-  try:
-    replies: Replies = await sending
-    return replies
-  except asyncio.CancelledError:
-    if fired and not cancelled():
-      if hasattr(task, 'uncancel'):  # from Python 3.11
-        task.uncancel()
-      raise AttemptTimeoutError(f'no answer within {seconds:g} s') from None
-    raise
-  finally:
-    timer.cancel()
-
-
-async def _send_blocking(
-    part: Batch, link: Link, turn: Optional[Turn]) -> Replies:
-  """Runs a call that can not be cancelled; its permit stays until it returns.
-
-  Where keys must keep an order, a call that timed out may still land, so that
-  nothing is sent again before it has returned or the deadline has passed. Nor
-  is anything of other batches with its keys, even if this batch gives up.
-  """
-  loop = asyncio.get_running_loop()
-  requests = link.flow.requests
-  assert link.session.send_blocking is not None
-  try:
-    call = loop.run_in_executor(link.pool, link.session.send_blocking, part)
-  except BaseException:
-    requests.give_back()
-    raise
-
-  def returned(future: asyncio.Future[Any]) -> None:
-    requests.give_back()
-    if not future.cancelled():
-      future.exception()  # seen: a late error concerns nobody any more
-
-  call.add_done_callback(returned)
-  if turn is not None:
-    turn.call = call
-  seconds = link.policy.attempt_timeout
-  if link.order is not None:
-    seconds = max(seconds, link.policy.deadline)
-  done, _ = await asyncio.wait([call], timeout=seconds)
-  if not done:
-    if link.order is not None:
-      raise OutageError(
-          f'{link.operation.target}: a call did not return within '
-          f'{seconds:g} s and can not be cancelled')
-    raise AttemptTimeoutError(f'the call did not return within {seconds:g} s')
-  replies: Replies = call.result()
-  return replies
 
 
 def _settle_final(

@@ -36,7 +36,7 @@ from apache_beam.metrics.metric import Metrics
 from apache_beam.pvalue import PCollection
 from apache_beam.utils.windowed_value import WindowedValue
 
-from beam_connector_base.deliver import Report
+from beam_connector_base.reports import Report
 from beam_connector_base.submission import Submission
 
 __all__ = [

@@ -41,13 +41,13 @@ from beam_connector_base.answers import Answers
 from beam_connector_base.cache import AnswerCache
 from beam_connector_base.cache import Cache
 from beam_connector_base.credentials import redact
-from beam_connector_base.deliver import Link
-from beam_connector_base.deliver import Refusals
 from beam_connector_base.errors import DeliveryError
 from beam_connector_base.errors import FatalError
 from beam_connector_base.errors import OutageError
 from beam_connector_base.flow import ByteBudget
 from beam_connector_base.flow import Flow
+from beam_connector_base.link import Link
+from beam_connector_base.link import Refusals
 from beam_connector_base.operation import Kind
 from beam_connector_base.operation import Operation
 from beam_connector_base.operation import Session
