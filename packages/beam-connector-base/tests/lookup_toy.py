@@ -29,6 +29,7 @@ from beam_connector_base.lookup import Join
 from beam_connector_base.operation import FATAL
 from beam_connector_base.operation import MISSING
 from beam_connector_base.operation import PERMANENT
+from beam_connector_base.operation import TRANSIENT
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Done
 from beam_connector_base.operation import Failed
@@ -51,6 +52,7 @@ class Dictionary:
     self.asked: list[str] = []
     self.requests = 0
     self.fatal = 0  # requests from now on that fail for good
+    self.unreachable = False
     self.sent = threading.Semaphore(0)
     self.answering = threading.Event()
     self.answering.set()
@@ -61,6 +63,8 @@ class Dictionary:
     self.sent.release()
     while not self.answering.is_set():
       await asyncio.sleep(0.001)
+    if self.unreachable:
+      raise ConnectionResetError('nobody is there')
     if self.fatal:
       self.fatal -= 1
       raise PermissionError('the key was revoked')
@@ -95,6 +99,8 @@ class LookUp(Operation):
             answers=True))
 
   def classify(self, error: BaseException) -> Verdict:
+    if isinstance(error, ConnectionResetError):
+      return TRANSIENT
     return dataclasses.replace(FATAL, reason=str(error))
 
 

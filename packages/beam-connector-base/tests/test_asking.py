@@ -29,6 +29,7 @@ from beam_connector_base.cache import Cache
 from beam_connector_base.dispatcher import Dispatcher
 from beam_connector_base.errors import FatalError
 from beam_connector_base.operation import MISSING
+from beam_connector_base.tuning import Tuning
 
 
 @pytest.fixture
@@ -150,6 +151,23 @@ def test_who_waits_for_a_request_that_fails_for_good_asks_again(name, service):
   with pytest.raises(FatalError, match='revoked'):
     first.drain()
   assert answers(second.drain()) == ['B']
+  dispatcher.close()
+
+
+def test_who_waits_for_a_request_shares_what_became_of_it(name, service):
+  service.unreachable = True
+  service.answering.clear()
+  tuning = Tuning(on_outage='collect', deadline=0.05, backoff=0.01)
+  dispatcher = Dispatcher(LookUp(name), tuning)
+  first, second = dispatcher.bundle(), dispatcher.bundle()
+  for word in words('a', 'b', 'c'):
+    first.submit(word)
+  assert service.sent.acquire(timeout=10)
+  second.submit({'word': 'b'})
+  service.answering.set()
+  ours, theirs = answers(second.drain())[0], answers(first.drain())[0]
+  assert ours.stage == theirs.stage == 'outage'
+  assert ours.attempts == theirs.attempts >= 1
   dispatcher.close()
 
 

@@ -33,6 +33,7 @@ from lookup_toy import LookUp
 from beam_connector_base.cache import Cache
 from beam_connector_base.failures import UnreadFailuresError
 from beam_connector_base.lookup import LookupRecords
+from beam_connector_base.tuning import Tuning
 
 
 @pytest.fixture
@@ -182,6 +183,53 @@ def test_lookups_are_counted(name):
   assert counters['requests_saved'] == 1
   assert counters['requests'] == SERVICES[name].requests
   assert counters['cache_misses'] == 5
+
+
+def test_dead_letters_of_an_outage_need_somebody_to_read_them(name):
+  with pytest.raises(ValueError, match="pass on_error='collect'"):
+    look_up(name, tuning=Tuning(on_outage='collect'))
+
+
+def test_what_an_outage_left_is_counted_apart_from_what_was_refused(name):
+  SERVICES[name].unreachable = True
+  p = beam.Pipeline(runner='FnApiRunner')
+  batch = pa.record_batch({'word': ['a', 'b', None]})
+  out = (
+      p | beam.Create([batch, {
+          'word': 'c'
+      }])
+      | look_up(
+          name,
+          on_error='collect',
+          tuning=Tuning(on_outage='collect', deadline=0.01, backoff=0.01)))
+  stages = out.failed | beam.Map(lambda failed: failed.stage)
+  assert_that(stages, equal_to(['outage'] * 3 + ['encode']))
+  result = p.run()
+  counters = {
+      c.key.metric.name: c.committed
+      for c in result.metrics().query()['counters']
+      if c.key.metric.namespace == 'LookUp'
+  }
+  assert counters['records_unreached'] == 3
+  assert counters['records_refused'] == 1
+
+
+def test_lookups_batch_across_bundles_and_keep_event_times(name):
+  with beam.Pipeline(runner='FnApiRunner') as p:
+    out = (
+        p | beam.Create([('a', 5), ('b', 25)])
+        | beam.Map(lambda kv: TimestampedValue({'word': kv[0]}, kv[1]))
+        | beam.WindowInto(SlidingWindows(20, 10))
+        | look_up(name, tuning=Tuning(across_bundles=1.0))
+        | beam.Map(with_time))
+    assert_that(
+        out,
+        equal_to([
+            ('a', 'A', 5.0, '[-10.0, 10.0)'),
+            ('a', 'A', 5.0, '[0.0, 20.0)'),
+            ('b', 'B', 25.0, '[10.0, 30.0)'),
+            ('b', 'B', 25.0, '[20.0, 40.0)'),
+        ]))
 
 
 @pytest.mark.parametrize(

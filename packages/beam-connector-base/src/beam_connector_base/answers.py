@@ -37,7 +37,7 @@ from beam_connector_base.operation import Done
 from beam_connector_base.operation import Reply
 from beam_connector_base.reports import Settled
 
-__all__ = ['Answers']
+__all__ = ['Answers', 'Waiter']
 
 #: Called on the event loop's thread with the reply, at which stage it was
 #: settled and after how many attempts; the reply is None when the request was

@@ -31,6 +31,7 @@ from apache_beam.pvalue import TaggedOutput
 from apache_beam.typehints import Any as AnyType
 from apache_beam.utils.windowed_value import WindowedValue
 
+from beam_connector_base.across import AcrossBundles
 from beam_connector_base.cache import Cache
 from beam_connector_base.columnar import take_rows
 from beam_connector_base.dofn import FAILED
@@ -153,10 +154,14 @@ class LookupRecords(beam.PTransform):
       raise TypeError(f'cache must be a Cache, not {type(cache).__name__}')
     if tuning is not None and not isinstance(tuning, Tuning):
       raise TypeError(f'tuning must be a Tuning, not {type(tuning).__name__}')
+    self._on_error = check_on_error(on_error)
+    if on_error == 'fail' and tuning and tuning.on_outage == 'collect':
+      raise ValueError(
+          "Tuning(on_outage='collect') makes failed records of an outage, and "
+          "on_error='fail' stops at a failed record: pass on_error='collect'")
     self._operation = operation
     self._join = join
     self._on_missing = on_missing
-    self._on_error = check_on_error(on_error)
     self._cache = cache
     self._tuning = tuning or Tuning()
     self._namespace = namespace
@@ -165,6 +170,9 @@ class LookupRecords(beam.PTransform):
   def expand(self, pcoll: PCollection) -> LookupResult:
     element_type = pcoll.element_type or AnyType
     output_type = self._join.output_type(element_type)
+    if self._tuning.across_bundles is not None:
+      pcoll = pcoll | 'AcrossBundles' >> AcrossBundles(
+          self._tuning.max_records, self._tuning.across_bundles)
     lookup = LookupFn(
         self._operation,
         self._tuning,
@@ -218,8 +226,10 @@ class LookupFn(DeliverFn):
 
   def _emit(self, settled: list[Submission]) -> list[Any]:
     out: list[Any] = []
-    found = missing = refused = 0
+    found = missing = refused = unreached = 0
     for submission in settled:
+      if submission.failures:
+        unreached += sum(f.stage == 'outage' for f in submission.failures)
       wv: WindowedValue = submission.ticket
       element = submission.element
       values = submission.values or {}
@@ -248,7 +258,9 @@ class LookupFn(DeliverFn):
       else:
         out += self._failed(submission, [self._not_found(element, 0)])
     self._emitted += len(settled)
-    self._metrics.looked_up(found=found, missing=missing, refused=refused)
+    self._metrics.looked_up(found, missing, refused - unreached)
+    if unreached:
+      self._metrics.settled(0, 0, 0, unreached)
     return out
 
   def _emit_block(self, submission: Submission) -> tuple[list[Any], int, int]:
