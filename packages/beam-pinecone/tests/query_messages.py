@@ -30,6 +30,7 @@ _TYPES = {
     'float': _Field.TYPE_FLOAT,
     'double': _Field.TYPE_DOUBLE,
     'uint32': _Field.TYPE_UINT32,
+    'uint64': _Field.TYPE_UINT64,
     'bool': _Field.TYPE_BOOL,
 }
 _SCORED = ((1, 'string', 'id'), (2, 'float', 'score'), (3, 'float*', 'values'),
@@ -66,6 +67,39 @@ _MESSAGES = {
     'FetchRequest': ((1, 'string*', 'ids'), (2, 'string', 'namespace')),
     'FetchResponse': ((1, 'map Vector', 'vectors'), (2, 'string', 'namespace'),
                       (3, 'Usage', 'usage')),
+    'ListItem': ((1, 'string', 'id'),),
+    'Pagination': ((1, 'string', 'next'),),
+    'ListRequest': (
+        (1, 'string?', 'prefix'), (2, 'uint32?', 'limit'),
+        (3, 'string?', 'pagination_token'), (4, 'string', 'namespace')),
+    'ListResponse': (
+        (1, 'ListItem*', 'vectors'), (2, 'Pagination', 'pagination'),
+        (3, 'string', 'namespace'), (4, 'Usage', 'usage')),
+    'NamespaceDescription': (
+        (1, 'string', 'name'), (2, 'uint64', 'record_count')),
+    'ListNamespacesRequest': (
+        (1, 'string?', 'pagination_token'), (2, 'uint32?', 'limit'),
+        (3, 'string?', 'prefix')),
+    'ListNamespacesResponse': (
+        (1, 'NamespaceDescription*', 'namespaces'),
+        (2, 'Pagination', 'pagination'), (3, 'uint32?', 'total_count')),
+    'DescribeNamespaceRequest': ((1, 'string', 'namespace'),),
+    'DeleteNamespaceRequest': ((1, 'string', 'namespace'),),
+    'FetchByMetadataRequest': (
+        (1, 'string', 'namespace'), (2, 'google.protobuf.Struct', 'filter'),
+        (3, 'uint32?', 'limit'), (4, 'string?', 'pagination_token')),
+    'FetchByMetadataResponse': (
+        (1, 'map Vector', 'vectors'), (2, 'string', 'namespace'),
+        (3, 'Usage', 'usage'), (4, 'Pagination', 'pagination')),
+    'DeleteRequest': (
+        (1, 'string*', 'ids'), (2, 'bool', 'delete_all'),
+        (3, 'string', 'namespace'), (4, 'google.protobuf.Struct', 'filter')),
+    'UpdateRequest':
+        ((1, 'string', 'id'), (2, 'float*', 'values'),
+         (3, 'google.protobuf.Struct', 'set_metadata'),
+         (4, 'string', 'namespace'), (5, 'SparseValues', 'sparse_values'),
+         (6, 'google.protobuf.Struct', 'filter'), (7, 'bool?', 'dry_run')),
+    'UpdateResponse': ((1, 'uint32?', 'matched_records'),),
     # A writer that packs no floats: a reader has to take both.
     'UnpackedVector': ((1, 'string', 'id'), (2, 'float*!', 'values')),
     'UnpackedScored': (
@@ -128,6 +162,11 @@ Vector = _CLASSES['Vector']
 Struct = _CLASSES['google.protobuf.Struct']
 UnpackedVector = _CLASSES['UnpackedVector']
 UnpackedScored = _CLASSES['UnpackedScored']
+
+
+def message(name):
+  """The class of a message, by its name in the service's definition."""
+  return _CLASSES[name]
 
 
 def ordered_struct(values):
