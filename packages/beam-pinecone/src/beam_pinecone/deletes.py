@@ -53,6 +53,7 @@ from beam_pinecone.filters import Filter
 from beam_pinecone.filters import FilterReader
 from beam_pinecone.pages import is_no_namespace
 from beam_pinecone.records import key_text
+from beam_pinecone.rowwise import any_fields
 from beam_pinecone.rowwise import encode_rows
 from beam_pinecone.schema import check_id
 from beam_pinecone.service import open_vectors
@@ -268,7 +269,7 @@ class _MatchingSession(_DeleteSession):
   def _encode_record(self, element: Any) -> Union[Block, Invalid]:
     namespace = ''
     try:
-      fields = _fields(element, self._operation.namespace)
+      fields = any_fields(element)
       namespace = self._namespace(fields)
       filter = self._filters.of(fields)
       if not filter:
@@ -289,7 +290,7 @@ class _NamespacesSession(_DeleteSession):
 
   def _encode_record(self, element: Any) -> Union[Block, Invalid]:
     try:
-      namespace = self._namespace(_fields(element, self._operation.namespace))
+      namespace = self._namespace(any_fields(element))
     except Refused as refused:
       return Invalid(0, refused.reason, '', refused.error_type)
     if self._operation.whole:
@@ -301,13 +302,3 @@ class _NamespacesSession(_DeleteSession):
   async def _delete(self, batch: Batch, namespace: str) -> None:
     method = 'DeleteNamespace' if self._operation.whole else 'Delete'
     await self._client.call(method, b''.join(batch.buffers()))
-
-
-def _fields(element: Any, namespace: Chosen) -> Mapping[str, Any]:
-  """The fields of an element; any will do where nothing is made of them."""
-  if namespace.is_constant and not isinstance(element, Mapping):
-    try:
-      return fields_of(element)
-    except Refused:
-      return {}
-  return fields_of(element)

@@ -33,13 +33,22 @@ import pyarrow as pa
 
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Invalid
+from beam_pinecone.elements import fields_of
 from beam_pinecone.errors import Refused
 from beam_pinecone.exported import holds_json
 from beam_pinecone.exported import json_mapping
 
-__all__ = ['encode_rows']
+__all__ = ['any_fields', 'encode_rows']
 
 types = pa.types
+
+
+def any_fields(element: Any) -> Mapping[str, Any]:
+  """The fields of an element; none if it has none, which may not matter."""
+  try:
+    return fields_of(element)
+  except Refused:
+    return {}
 
 
 def encode_rows(

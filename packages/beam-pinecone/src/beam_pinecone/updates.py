@@ -43,7 +43,6 @@ from beam_connector_base.values import ByValue
 from beam_pinecone.client import PineconeClient
 from beam_pinecone.connection import PineconeConnection
 from beam_pinecone.elements import NamespaceReader
-from beam_pinecone.elements import fields_of
 from beam_pinecone.errors import PineconeError
 from beam_pinecone.errors import Refused
 from beam_pinecone.filters import Filter
@@ -52,6 +51,7 @@ from beam_pinecone.layout import Layout
 from beam_pinecone.pages import is_no_namespace
 from beam_pinecone.records import Checks
 from beam_pinecone.records import RecordEncoder
+from beam_pinecone.rowwise import any_fields
 from beam_pinecone.rowwise import encode_rows
 from beam_pinecone.schema import IndexSchema
 from beam_pinecone.service import open_vectors
@@ -230,7 +230,8 @@ class _MatchingEncoder(RecordEncoder):
     operation = self._operation
     namespace = self._names.constant
     try:
-      fields = fields_of(element)
+      # Where all is constant an element only says when.
+      fields = any_fields(element)
       if namespace is None:
         namespace = self._names.of(fields)
       filter = self._filters.of(fields)
