@@ -47,21 +47,9 @@ def _upsert(client, namespace, vectors):
           'namespace':
               namespace,
           'vectors': [{
-              'id': doc_id,
-              'values': values,
-              'metadata': {
-                  'title': doc_id.upper()
-              }
+              'id': doc_id, 'values': values
           } for doc_id, values in vectors.items()],
       })
-
-
-def test_the_nearest_come_first_with_their_metadata(client):
-  _upsert(client, 'ns', {'east': [1, 0, 0], 'north': [0, 1, 0]})
-  found = client.query(np.array([.9, .1, 0]), 2, 'ns')
-  assert [m['id'] for m in found] == ['east', 'north']
-  assert found[0]['score'] > found[1]['score']
-  assert found[0]['metadata'] == {'title': 'EAST'}
 
 
 def test_fetch_pages_through_many_ids_and_leaves_out_unknown_ones(client):
@@ -82,8 +70,8 @@ def test_counts_are_per_namespace(client):
 
 def test_an_error_of_the_service_is_told(client):
   with pytest.raises(RuntimeError,
-                     match='POST /query .* answered 400.*dimension'):
-    client.query(np.ones(4), 1, 'ns')
+                     match='POST /vectors/upsert .* answered 400.*dimension'):
+    _upsert(client, 'ns', {'a': [1, 0, 0, 0]})
 
 
 def test_a_closed_client_connects_again(client):

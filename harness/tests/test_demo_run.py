@@ -19,6 +19,8 @@
 import json
 import logging
 import os
+import signal
+import sys
 
 import numpy as np
 import pytest
@@ -26,7 +28,9 @@ import pytest
 from beam_harness import demo
 from beam_harness.demo import faulty
 from beam_harness.demo import job
+from beam_harness.demo import pipelines
 from beam_harness.demo import run
+from beam_harness.demo.corpus import FAQ
 from beam_harness.demo.index import IndexClient
 from beam_harness.emulators import launch
 from beam_harness.faults import FaultPlan
@@ -50,13 +54,14 @@ def test_the_demo_holds_what_it_claims(capsys, checks_file):
   assert by_name['records written']['value'] == 2 * LIMIT
   assert by_name['faults: records in = written + refused']['value'] == (
       f'{2 * LIMIT} + 5')
+  assert by_name['digits: accuracy, as exact search has it']['value'] > 0.98
   for planted in ('planted-nan', 'planted-poison', 'planted-long-id'):
     assert planted in printed
   assert f'All {len(checks)} checks held.' in printed
   assert '\r' not in printed  # plain lines, since this is no terminal
 
 
-def test_a_record_lost_from_the_index_is_noticed(
+def test_a_record_lost_and_documents_in_the_wrong_order_are_noticed(
     monkeypatch, capsys, checks_file):
   hosts = []
   create_index = run.create_index
@@ -69,7 +74,7 @@ def test_a_record_lost_from_the_index_is_noticed(
 
   def write_and_lose_one(documents, *args):
     outcome = write_documents(documents, *args)
-    client = IndexClient(hosts[-1], os.environ[job.API_KEY_VARIABLE])
+    client = IndexClient(hosts[-1], os.environ[pipelines.API_KEY_VARIABLE])
     client.request(
         'POST',
         '/vectors/delete', {
@@ -78,7 +83,17 @@ def test_a_record_lost_from_the_index_is_noticed(
     client.close()
     return outcome
 
+  ask_questions = job.ask_questions
+
+  def swap_the_best(questions, *args):
+    searched, enriched = ask_questions(questions, *args)
+    first = next(q for q in questions if q.namespace == FAQ)
+    found = searched[first.id]
+    found[0], found[1] = found[1], found[0]
+    return searched, enriched
+
   monkeypatch.setattr(run, 'create_index', remember_host)
+  monkeypatch.setattr(job, 'ask_questions', swap_the_best)
   monkeypatch.setattr(job, 'write_documents', write_and_lose_one)
   assert demo.main(['--limit', '10', '--json', str(checks_file)]) == 1
   failed = {
@@ -88,7 +103,9 @@ def test_a_record_lost_from_the_index_is_noticed(
   }
   assert {
       'records in the index',
-      'largest difference to the vectors made outside Beam'
+      'largest difference to the vectors made outside Beam',
+      "these questions through Beam's Enrichment: the same documents",
+      'faq: questions with the same 10 documents as exact search',
   } <= failed
   assert 'FAILED' in capsys.readouterr().out
 
@@ -102,6 +119,7 @@ class _Emulator:
 
   def close(self):
     self.closed = True
+    print('a complaint of a thread that goes on', file=sys.stderr)
 
 
 @pytest.fixture
@@ -111,17 +129,20 @@ def emulator(monkeypatch):
   return emulator
 
 
-def test_the_emulator_is_stopped_when_somebody_interrupts(
+def test_an_interrupt_stops_the_emulator_and_prints_one_line(
     monkeypatch, emulator, capsys, checks_file):
+  before = signal.getsignal(signal.SIGINT)
+
   def interrupted(*args):
-    raise KeyboardInterrupt
+    signal.raise_signal(signal.SIGINT)
 
   monkeypatch.setattr(run, 'create_index', interrupted)
   monkeypatch.setattr(logging, 'disable', lambda level: None)
   assert demo.main(['--limit', '3', '--json', str(checks_file)]) == 130
   assert emulator.closed
   assert not checks_file.exists()
-  assert 'Interrupted' in capsys.readouterr().err
+  assert capsys.readouterr().err == 'Interrupted; the emulator is stopped.\n'
+  assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_crash_is_a_failed_check_and_stops_the_emulator(

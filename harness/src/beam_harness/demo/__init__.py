@@ -24,9 +24,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from types import FrameType
 from typing import Optional
 
 __all__ = ['main']
@@ -42,15 +44,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
   parser = argparse.ArgumentParser(
       prog='python -m beam_harness.demo',
       description='Embeds real texts in a Beam pipeline, writes them to a '
-      'local Pinecone emulator, asks for them again, repeats the write under '
-      'injected faults and checks that nothing was lost. Needs no network.')
+      'local Pinecone emulator, searches it with real questions, classifies '
+      'handwritten digits by their nearest neighbours, repeats the write under '
+      'injected faults, and checks that every answer is that of an exact '
+      'search and that nothing was lost. Needs no network.')
   parser.add_argument(
       '--json', metavar='FILE', help='also write the checks to FILE')
   parser.add_argument(
       '--limit',
       metavar='N',
       type=_at_least_one,
-      help='take N documents per source, not all of them')
+      help='take N texts per source, not all of them')
   options = parser.parse_args(argv)
 
   for variable in _ONE_THREAD_EACH:
@@ -61,17 +65,29 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
   from beam_harness.demo.run import run
 
   checks = Checks(sys.stdout)
+  stderr = sys.stderr
+  before = signal.signal(signal.SIGINT, _interrupt)
   try:
     run(sys.stdout, checks, limit=options.limit)
   except KeyboardInterrupt:
-    print('Interrupted; the emulator is stopped.', file=sys.stderr)
+    print('Interrupted; the emulator is stopped.', file=stderr)
     return 130
   except Exception as e:
     traceback.print_exc()
     checks.equal('the demo ran to its end', type(e).__name__, 'no error')
+  finally:
+    signal.signal(signal.SIGINT, before)
   if options.json:
     checks.write_json(options.json)
   return 0 if checks.all_ok else 1
+
+
+def _interrupt(signum: int, frame: Optional[FrameType]) -> None:
+  # Threads of an interrupted pipeline go on until the process ends, and complain
+  # at length, by logging and by printing, about what was taken from them.
+  logging.disable(logging.CRITICAL)
+  sys.stderr = open(os.devnull, 'w', encoding='utf-8')
+  raise KeyboardInterrupt
 
 
 def _at_least_one(text: str) -> int:

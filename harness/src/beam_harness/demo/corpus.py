@@ -47,7 +47,7 @@ FAQ = 'faq'
 MIN_DOCSTRING_CHARS = 200
 # The model reads everything it is given; what a docstring is about stands at
 # its beginning, and time to embed grows with length.
-MAX_TEXT_CHARS = 800
+MAX_TEXT_CHARS = 300
 
 # Not library: tests, the editor and demos that ship with CPython, and what
 # others installed beside it.

@@ -14,7 +14,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
-"""Asking the index over plain HTTP, as its public API documents it.
+"""Looking into the index over plain HTTP, as its public API documents it.
 
 What the demo claims is checked through this door and not through the
 connector that wrote: two programs that are wrong in the same way would agree.
@@ -28,8 +28,6 @@ import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 from typing import Optional
-
-import numpy as np
 
 __all__ = ['IndexClient', 'create_index']
 
@@ -49,26 +47,6 @@ class IndexClient:
     self._netloc = _netloc(host)
     self._api_key = api_key
     self._connection: Optional[http.client.HTTPConnection] = None
-
-  def query(
-      self,
-      vector: np.ndarray,
-      top_k: int,
-      namespace: str,
-      include_metadata: bool = True) -> list[dict[str, Any]]:
-    """Returns matches, best first: `id`, `score` and `metadata`."""
-    answer = self.request(
-        'POST',
-        '/query',
-        {
-            'vector': np.asarray(vector, np.float32).tolist(),
-            'topK': top_k,
-            'namespace': namespace,
-            'includeMetadata': include_metadata,
-            'includeValues': False,
-        })
-    # The service does not promise any order.
-    return sorted(answer['matches'], key=lambda m: -m['score'])
 
   def fetch(self, ids: Sequence[str], namespace: str) -> dict[str, list[float]]:
     """Returns the vectors of those ids that the index holds."""

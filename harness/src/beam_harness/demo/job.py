@@ -14,19 +14,16 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
-"""The pipelines of the demo: embed and write, ask, write under faults.
+"""The demo's pipelines for texts: embed and write, ask, write under faults.
 
-Each reads like one a user would write. What comes out is put into JSON-lines
-files: a pipeline has no other way to hand elements to the program around it.
+Each reads like one a user would write.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-from collections.abc import Callable
-from collections.abc import Iterable
+from collections.abc import Collection
 from collections.abc import Sequence
 from typing import Any
 from typing import Optional
@@ -34,37 +31,24 @@ from typing import Optional
 import apache_beam as beam
 import pyarrow as pa
 import pyarrow.parquet as pq
+from apache_beam.io.requestresponse import NoOpsRepeater
 from apache_beam.metrics.metric import MetricsFilter
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.enrichment import Enrichment
 
-from beam_connector_base import EnvSecret
 from beam_connector_base import Tuning
 from beam_harness.demo.corpus import Document
 from beam_harness.demo.corpus import Question
 from beam_harness.demo.embedding import EmbedTexts
-from beam_harness.demo.index import IndexClient
+from beam_harness.demo.pipelines import WORKERS
+from beam_harness.demo.pipelines import ToJsonLines
+from beam_harness.demo.pipelines import new_pipeline
+from beam_harness.demo.pipelines import read_json_lines
 from beam_pinecone import PineconeConnection
+from beam_pinecone import PineconeSearchEnrichmentHandler
+from beam_pinecone import SearchPinecone
 from beam_pinecone import WriteToPinecone
 
-__all__ = [
-    'API_KEY_VARIABLE',
-    'Outcome',
-    'ask_questions',
-    'connection_to',
-    'write_documents',
-    'write_records',
-]
-
-#: Not PINECONE_API_KEY: a real key has no business in a demo.
-API_KEY_VARIABLE = 'BEAM_HARNESS_DEMO_API_KEY'
-
-# Two workers as threads of this process, which is what two cores can use; the
-# model is in memory once, and so is the connector's connection.
-_WORKERS = 2
-_OPTIONS = (
-    '--runner=FnApiRunner',
-    '--direct_running_mode=multi_threading',
-    f'--direct_num_workers={_WORKERS}')
+__all__ = ['Outcome', 'ask_questions', 'write_documents', 'write_records']
 
 METADATA = ('title', 'text')
 
@@ -84,19 +68,13 @@ class Outcome:
   metrics: dict[str, int]
 
 
-def connection_to(control_host: str) -> PineconeConnection:
-  """Where the emulator is; the key is a reference, not a value."""
-  return PineconeConnection(
-      control_host=control_host, api_key=EnvSecret(API_KEY_VARIABLE))
-
-
 def write_documents(
     documents: Sequence[Document],
     index: str,
     connection: PineconeConnection,
     folder: str) -> Outcome:
   """Embeds documents and writes them; a refused record fails the pipeline."""
-  pipeline = beam.Pipeline(options=PipelineOptions(list(_OPTIONS)))
+  pipeline = new_pipeline()
   result = (
       pipeline
       | beam.Create([dataclasses.asdict(d) for d in documents])
@@ -104,7 +82,7 @@ def write_documents(
       | WriteToPinecone(
           index, namespace='{namespace}', keep=METADATA, connection=connection))
   written = os.path.join(folder, 'written.jsonl')
-  result.written | 'Written' >> _ToJsonLines(written, _name_of)
+  result.written | 'Written' >> ToJsonLines(written, _name_of)
   return _run(pipeline, written, None)
 
 
@@ -127,7 +105,7 @@ def write_records(
       for something to go wrong with.
   """
   _to_parquet(records, folder)
-  pipeline = beam.Pipeline(options=PipelineOptions(list(_OPTIONS)))
+  pipeline = new_pipeline()
   result = (
       pipeline
       | beam.io.ReadFromParquet(os.path.join(folder, 'records-*.parquet'))
@@ -140,66 +118,62 @@ def write_records(
           tuning=Tuning(max_records=max_records)))
   written = os.path.join(folder, 'written-under-faults.jsonl')
   failed = os.path.join(folder, 'failed-under-faults.jsonl')
-  result.written | 'Written' >> _ToJsonLines(written, _name_of)
-  result.failed | 'Failed' >> _ToJsonLines(failed, _failure)
+  result.written | 'Written' >> ToJsonLines(written, _name_of)
+  result.failed | 'Failed' >> ToJsonLines(failed, _failure)
   return _run(pipeline, written, failed)
 
 
 def ask_questions(
-    questions: Sequence[Question], index_host: str, top_k: int,
-    folder: str) -> dict[str, list[dict[str, Any]]]:
+    questions: Sequence[Question],
+    also_enriched: Collection[str],
+    index: str,
+    connection: PineconeConnection,
+    top_k: int,
+    folder: str
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[dict[str, Any]]]]:
   """Embeds questions and asks the index for the documents nearest to them.
 
+  Args:
+    questions: all of them go through `SearchPinecone`.
+    also_enriched: ids of those that go through Beam's `Enrichment` as well.
+    index: to ask.
+    connection: of the index.
+    top_k: documents per question.
+    folder: for the answers.
+
   Returns:
-    For each question's id the documents found, best first: dicts with `id`,
-    `score`, `title` and `text`.
+    What `SearchPinecone` found and what `Enrichment` found: for each question's
+    id the documents, best first: dicts with `id`, `score`, `title` and `text`.
   """
-  pipeline = beam.Pipeline(options=PipelineOptions(list(_OPTIONS)))
-  answers = os.path.join(folder, 'answers.jsonl')
-  _ = (
-      pipeline
-      | beam.Create([dataclasses.asdict(q) for q in questions])
-      | beam.ParDo(EmbedTexts())
-      | beam.ParDo(_AskIndex(index_host, top_k))
-      | 'Answers' >> _ToJsonLines(answers, dict))
-  pipeline.run().wait_until_finish()
-  return {answer['id']: answer['found'] for answer in _read(answers)}
-
-
-class _AskIndex(beam.DoFn):
-  """One query per question, over plain HTTP."""
-  def __init__(self, host: str, top_k: int):
-    self._host = host
-    self._top_k = top_k
-
-  def setup(self):
-    self._client = IndexClient(self._host, os.environ[API_KEY_VARIABLE])
-
-  def teardown(self):
-    self._client.close()
-
-  def process(self, question: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    matches = self._client.query(
-        question['values'], self._top_k, question['namespace'])
-    found = [{
-        'id': match['id'], 'score': match['score'], **match['metadata']
-    } for match in matches]
-    yield {'id': question['id'], 'found': found}
-
-
-class _ToJsonLines(beam.PTransform):
-  """Writes one JSON object per element to one file."""
-  def __init__(self, path: str, as_json: Callable[[Any], Any]):
-    super().__init__()
-    self._path = path
-    self._as_json = as_json
-
-  def expand(self, pcoll):
-    as_json = self._as_json
-    return (
-        pcoll
-        | beam.Map(lambda element: json.dumps(as_json(element)))
-        | beam.io.WriteToText(self._path, shard_name_template=''))
+  search: dict[str, Any] = {
+      'top_k': top_k,
+      'namespace': '{namespace}',
+      'vector_field': 'values',
+      # The emulator has no quota; Pinecone's would be the default.
+      'queries_per_second': None,
+      'connection': connection,
+  }
+  searched = os.path.join(folder, 'searched.jsonl')
+  enriched = os.path.join(folder, 'enriched.jsonl')
+  with new_pipeline() as pipeline:
+    embedded = (
+        pipeline
+        | beam.Create([dataclasses.asdict(q) for q in questions])
+        | beam.ParDo(EmbedTexts()))
+    _ = (
+        embedded
+        | SearchPinecone(index, **search)
+        | 'Searched' >> ToJsonLines(searched, _answer))
+    _ = (
+        embedded
+        | beam.Filter(lambda question: question['id'] in also_enriched)
+        | beam.Map(lambda question: beam.Row(**question))
+        | Enrichment(
+            PineconeSearchEnrichmentHandler(index, **search),
+            repeater=NoOpsRepeater())  # the connector repeats
+        | beam.Map(lambda row: row.as_dict())
+        | 'Enriched' >> ToJsonLines(enriched, _answer))
+  return _found(searched), _found(enriched)
 
 
 def _to_parquet(records: Sequence[dict[str, Any]], folder: str) -> None:
@@ -207,14 +181,25 @@ def _to_parquet(records: Sequence[dict[str, Any]], folder: str) -> None:
   schema = pa.schema([(name, pa.string())
                       for name in ('id', 'namespace', 'title', 'text')] +
                      [('values', pa.list_(pa.float32()))])
-  for i in range(_WORKERS):
+  for i in range(WORKERS):
     pq.write_table(
-        pa.Table.from_pylist(records[i::_WORKERS], schema),
+        pa.Table.from_pylist(records[i::WORKERS], schema),
         os.path.join(folder, f'records-{i}.parquet'))
 
 
 def _name_of(record: dict[str, Any]) -> list[str]:
   return [record['namespace'], record['id']]
+
+
+def _answer(question: dict[str, Any]) -> dict[str, Any]:
+  found = [{
+      'id': match.id, 'score': match.score, **match.metadata
+  } for match in question['matches']]
+  return {'id': question['id'], 'found': found}
+
+
+def _found(path: str) -> dict[str, list[dict[str, Any]]]:
+  return {answer['id']: answer['found'] for answer in read_json_lines(path)}
 
 
 def _failure(failed) -> dict[str, Any]:
@@ -238,11 +223,8 @@ def _run(
     name = counter.key.metric.name
     metrics[name] = metrics.get(name, 0) + counter.committed
   return Outcome(
-      written=[(namespace, doc_id) for namespace, doc_id in _read(written)],
-      failed=list(_read(failed)) if failed else [],
+      written=[
+          (namespace, doc_id) for namespace, doc_id in read_json_lines(written)
+      ],
+      failed=read_json_lines(failed) if failed else [],
       metrics=metrics)
-
-
-def _read(path: str) -> Iterable[Any]:
-  with open(path, encoding='utf-8') as lines:
-    return [json.loads(line) for line in lines]

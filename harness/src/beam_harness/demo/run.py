@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import time
@@ -31,6 +30,8 @@ from typing import TextIO
 
 import numpy as np
 
+from beam_harness.demo import digits
+from beam_harness.demo import digits_job
 from beam_harness.demo import faulty
 from beam_harness.demo import job
 from beam_harness.demo.corpus import FAQ
@@ -48,6 +49,8 @@ from beam_harness.demo.exact import largest_difference
 from beam_harness.demo.exact import recall
 from beam_harness.demo.index import IndexClient
 from beam_harness.demo.index import create_index
+from beam_harness.demo.pipelines import API_KEY_VARIABLE
+from beam_harness.demo.pipelines import connection_to
 from beam_harness.demo.report import Checks
 from beam_harness.demo.report import Progress
 from beam_harness.demo.report import snippet
@@ -58,6 +61,7 @@ from beam_harness.faults import FaultPlan
 __all__ = ['run']
 
 INDEX = 'documents'
+DIGITS_INDEX = 'digits'
 TOP_K = 10
 SHOWN = 2  # documents printed per question
 
@@ -142,15 +146,10 @@ def run(out: TextIO, checks: Checks, limit: Optional[int] = None) -> None:
     with progress.step('Starting the emulator'):
       emulator = launch.start('pinecone', mode='process')
     try:
-      os.environ[
-          job.API_KEY_VARIABLE] = emulator.environment()['PINECONE_API_KEY']
+      os.environ[API_KEY_VARIABLE] = emulator.environment()['PINECONE_API_KEY']
       _write_and_ask(emulator, corpus, folder, checks, progress, say)
+      _classify_digits(emulator, folder, checks, progress, say)
       _write_under_faults(emulator, corpus, folder, checks, progress, say)
-    except KeyboardInterrupt:
-      # Threads of the pipeline go on until the process ends, and would complain
-      # at length about the missing emulator.
-      logging.disable(logging.CRITICAL)
-      raise
     finally:
       emulator.close()
   say()
@@ -163,8 +162,8 @@ def _write_and_ask(emulator, corpus, folder, checks, progress, say) -> None:
   say('1. Embed the texts in a pipeline and write them')
   total = len(corpus.documents)
   host = create_index(
-      emulator.url, os.environ[job.API_KEY_VARIABLE], INDEX, DIMENSION)
-  connection = job.connection_to(emulator.url)
+      emulator.url, os.environ[API_KEY_VARIABLE], INDEX, DIMENSION)
+  connection = connection_to(emulator.url)
   with progress.step(f'Embedding and writing {total:,} texts',
                      total,
                      _texts_from_now()):
@@ -174,7 +173,7 @@ def _write_and_ask(emulator, corpus, folder, checks, progress, say) -> None:
                      again,
                      _texts_from_now()):
     corpus.embed()
-  client = IndexClient(host, os.environ[job.API_KEY_VARIABLE])
+  client = IndexClient(host, os.environ[API_KEY_VARIABLE])
   expected = corpus.by_name()
   checks.equal('records written', len(outcome.written), total)
   checks.equal('records in the index', client.counts(), corpus.counts)
@@ -185,15 +184,25 @@ def _write_and_ask(emulator, corpus, folder, checks, progress, say) -> None:
 
   say()
   say('2. Ask')
+  spread = max(1, len(corpus.faq_questions) // SHOWN_FAQ_QUESTIONS)
+  shown = (
+      corpus.stdlib_questions +
+      corpus.faq_questions[::spread][:SHOWN_FAQ_QUESTIONS])
   with progress.step(f'Asking {len(corpus.questions):,} questions',
                      len(corpus.questions),
                      _texts_from_now()):
-    answers = job.ask_questions(corpus.questions, host, TOP_K, folder)
-  client.close()
-  spread = max(1, len(corpus.faq_questions) // SHOWN_FAQ_QUESTIONS)
-  shown = corpus.faq_questions[::spread][:SHOWN_FAQ_QUESTIONS]
-  for question in corpus.stdlib_questions + shown:
+    answers, enriched = job.ask_questions(
+        corpus.questions, [q.id for q in shown],
+        INDEX,
+        connection,
+        TOP_K,
+        folder)
+  for question in shown:
     _show_found(question, answers[question.id], say)
+  checks.equal(
+      "these questions through Beam's Enrichment: the same documents",
+      sum(_ids(enriched[q.id]) == _ids(answers[q.id]) for q in shown),
+      len(shown))
 
   say()
   say('3. Is that what exact search finds? Recall over the FAQ')
@@ -202,7 +211,7 @@ def _write_and_ask(emulator, corpus, folder, checks, progress, say) -> None:
     documents = corpus.in_namespace(namespace)
     exact = ExactSearch([d.id for d in documents], corpus.vectors_of(documents))
     queries = corpus.vectors_of(questions)
-    found = [[m['id'] for m in answers[q.id]] for q in questions]
+    found = [_ids(answers[q.id]) for q in questions]
     checks.equal(
         f'{namespace}: questions with the same {TOP_K} documents as exact '
         'search',
@@ -221,7 +230,7 @@ def _write_and_ask(emulator, corpus, folder, checks, progress, say) -> None:
 def _show_found(question: Question, found, say) -> None:
   place = ''
   if question.answer_id:
-    ids = [match['id'] for match in found]
+    ids = _ids(found)
     place = (
         f'  (its own answer is number {ids.index(question.answer_id) + 1})' if
         question.answer_id in ids else f'  (its own answer is not in {TOP_K})')
@@ -232,10 +241,52 @@ def _show_found(question: Question, found, say) -> None:
     say(f'    {snippet(line, 75)}')
 
 
+def _ids(found) -> list[str]:
+  return [match['id'] for match in found]
+
+
+def _classify_digits(emulator, folder, checks, progress, say) -> None:
+  say()
+  say(f'4. Classify handwritten digits by their {digits.K} nearest neighbours')
+  create_index(
+      emulator.url,
+      os.environ[API_KEY_VARIABLE],
+      DIGITS_INDEX,
+      digits.DIMENSION)
+  connection = connection_to(emulator.url)
+  train, test = digits.load()
+  with progress.step(f'Writing {len(train):,} pictures as RecordBatches'):
+    digits_job.write_blocks(train.blocks(), DIGITS_INDEX, connection)
+  with progress.step(f'Classifying {len(test):,} others'):
+    predicted = digits_job.classify_blocks(
+        test.blocks(), DIGITS_INDEX, connection, folder)
+  with progress.step('Reading the index back'):
+    held = digits_job.read_back(DIGITS_INDEX, connection, folder)
+  exact = digits.exact_predictions(train, test)
+  mistaken = [
+      f'{digit} as {predicted[i]}' for i, digit in test.labels().items()
+      if predicted.get(i, digit) != digit
+  ]
+  accuracy = digits.accuracy(predicted, test)
+  exact_accuracy = digits.accuracy(exact, test)
+  say(f'  Mistaken: {", ".join(mistaken) or "none"}')
+  say(f'  Accuracy {accuracy:.4f}, of exact search {exact_accuracy:.4f}')
+  checks.equal(
+      'digits: pictures classified as by exact search (scikit-learn)',
+      len(predicted.items() & exact.items()),
+      len(test))
+  checks.equal(
+      'digits: accuracy, as exact search has it', accuracy, exact_accuracy)
+  checks.equal(
+      'digits: of what was read back, as written',
+      f'{digits.as_written(held, train):,} of {len(held):,}',
+      f'{len(train):,} of {len(train):,}')
+
+
 def _write_under_faults(
     emulator, corpus, folder, checks, progress, say) -> None:
   say()
-  say('4. The same records again, into an empty index, while things go wrong')
+  say('5. The same records again, into an empty index, while things go wrong')
   say('   Of ten requests one fails and one is throttled, in twenty one answer')
   say('   is lost after the write, and five records cannot be stored: one of')
   say(
@@ -243,18 +294,18 @@ def _write_under_faults(
   )
   emulator.reset()
   host = create_index(
-      emulator.url, os.environ[job.API_KEY_VARIABLE], INDEX, DIMENSION)
+      emulator.url, os.environ[API_KEY_VARIABLE], INDEX, DIMENSION)
   emulator.seed({'$options': faulty.SERVICE_OPTIONS})
   emulator.faults(faulty.fault_plan())
   good = corpus.records()
   bad = faulty.bad_records()
-  client = IndexClient(host, os.environ[job.API_KEY_VARIABLE])
+  client = IndexClient(host, os.environ[API_KEY_VARIABLE])
   with progress.step(f'Writing {len(good) + len(bad):,} records',
                      len(good), lambda: sum(client.counts().values())):
     outcome = job.write_records(
         good + bad,
         INDEX,
-        job.connection_to(emulator.url),
+        connection_to(emulator.url),
         folder,
         faulty.MAX_RECORDS)
   emulator.faults(FaultPlan())
