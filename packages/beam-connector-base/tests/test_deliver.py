@@ -603,3 +603,13 @@ def test_rows_sent_side_by_side_count_as_a_request_each():
       ('ok', None, 1, 8),
       ('ok', None, 1, 8),
   ]
+
+
+def test_an_outage_is_logged_once_a_minute_not_once_a_batch(caplog):
+  class Down(toys.Store):
+    async def answer(self, batch, ids):
+      raise error(UNAVAILABLE, 'the service is down')
+
+  together(Down(), [1] * 8, tuning=Tuning(deadline=130.0))
+  warnings = [r for r in caplog.records if 'the service is down' in r.message]
+  assert 2 <= len(warnings) <= 3

@@ -172,12 +172,9 @@ class AskingBundle(Bundle):
 
   # ---------------------------------------------------- the event loop's thread
 
-  def _start(self, batch: Batch, reason: str, cost: int) -> None:
-    if not self._cancelled:
-      self._answers.depart(batch)
-    super()._start(batch, reason, cost)
-
   def _settler(self, batch: Batch) -> Callable[[Settled], None]:
+    self._answers.depart(batch)
+
     def settle(settled: Settled) -> None:
       if settled.replies is ALL_OK:
         raise FatalError(

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Optional
@@ -54,8 +53,6 @@ from beam_connector_base.reports import Report
 from beam_connector_base.reports import Settled
 
 __all__ = ['deliver']
-
-_LOGGER = logging.getLogger(__name__)
 
 _RETRIED = (Kind.TRANSIENT, Kind.THROTTLED)
 
@@ -158,13 +155,11 @@ async def deliver(
             'the runner tries it again; no record was given up.')
       _refuse(part, verdict, report, settle, tries, 'outage')
       continue
-    if failures == 3:
-      _LOGGER.warning(
-          '%s: a batch of %d failed %d times, trying on: %s',
-          link.operation.target,
-          part.n,
-          failures,
-          verdict.reason)
+    if failures >= 3:
+      link.warn(
+          now,
+          f'a batch of {part.n} failed {failures} times, trying on: '
+          f'{verdict.reason}')
     todo.append((part, failures))
     if verdict.kind is Kind.THROTTLED:
       link.flow.close_gate(part.destination, verdict.retry_after or 0.0)

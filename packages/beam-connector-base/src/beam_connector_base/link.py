@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import random
 import re
 from collections.abc import Hashable
@@ -39,6 +40,11 @@ from beam_connector_base.retry import RetryPolicy
 from beam_connector_base.retry import transport_verdict
 
 __all__ = ['Link', 'Refusals']
+
+_LOGGER = logging.getLogger(__name__)
+
+# How often, at most, a session warns that its service is in trouble.
+WARNING_SECONDS = 60.0
 
 
 class Refusals:
@@ -94,9 +100,19 @@ class Link:
     self.rng = rng or random.Random()
     #: Set when the runtime ends: a cancelled request is not tried again.
     self.closing = False
+    self._quiet_until = float('-inf')
     self.order: Optional[KeyOrder] = None
     if limits.keys in ('serial', 'newest'):
       self.order = KeyOrder(limits.keys == 'newest', operation.target)
+
+  def warn(self, now: float, message: str) -> None:
+    """Logs a warning, unless one was logged within the last minute.
+
+    In an outage every batch has the same thing to say.
+    """
+    if now >= self._quiet_until:
+      self._quiet_until = now + WARNING_SECONDS
+      _LOGGER.warning('%s: %s', self.operation.target, message)
 
   def frame(self, destination: Hashable) -> int:
     return self.limits.frame_bytes(destination)
