@@ -20,6 +20,7 @@ import pickle
 from typing import NamedTuple
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pytest
 from apache_beam.testing.util import assert_that
@@ -440,3 +441,15 @@ def test_operations_are_equal_to_their_copies_and_hold_no_secret(transform):
   assert hash(copy) == hash(operation)
   assert API_KEY not in str(transform.display_data())
   assert transform.display_data()['index'] == 'docs'
+
+
+def test_ids_that_are_no_valid_arrow_are_refused_alone(index):
+  text = pa.StringArray.from_buffers(
+      3,
+      pa.py_buffer(np.array([0, 1, 2, 3], np.int32)),
+      pa.py_buffer(b'a\xffc'))
+  batch = pa.RecordBatch.from_arrays([text], ['id'])
+  delete = DeleteFromPinecone('docs', connection=index.host)
+  refused, requests = change(index, delete, batch)
+  assert refused == [['InvalidArrow']]
+  assert requests == [{'ids': ['a', 'c']}]

@@ -104,3 +104,14 @@ def test_two_columns_of_one_name_refuse_all_rows():
   items = list(encode_rows(batch, lambda row: Block('', b'x')))
   assert [(item.row, item.error_type) for item in items
          ] == [(0, 'DuplicateColumn'), (1, 'DuplicateColumn')]
+
+
+def test_a_row_that_is_no_valid_arrow_is_refused_alone():
+  text = pa.StringArray.from_buffers(
+      3,
+      pa.py_buffer(np.array([0, 1, 2, 3], np.int32)),
+      pa.py_buffer(b'a\xffc'))
+  batch = pa.RecordBatch.from_arrays([text], ['id'])
+  items = list(encode_rows(batch, lambda row: Block('', row['id'].encode())))
+  assert [type(item) for item in items] == [Block, Invalid, Block]
+  assert items[1].error_type == 'InvalidArrow'

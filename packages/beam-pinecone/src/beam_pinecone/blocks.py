@@ -50,7 +50,7 @@ from beam_pinecone.wire.metadata import may_be_too_large
 from beam_pinecone.wire.metadata import plain_value
 from beam_pinecone.wire.protobuf import length_prefix
 
-__all__ = ['BlockEncoder']
+__all__ = ['BlockEncoder', 'arrow_flaw']
 
 # Rows to look at together: enough for the columns to pay, few enough for the
 # parts to stay small beside the batch itself.
@@ -92,12 +92,12 @@ class BlockEncoder:
     Arrow takes buffers as they come. Text that is not UTF-8 would go out as it
     is, and the service could not read any of the request.
     """
-    if _flaw(batch) is None:
+    if arrow_flaw(batch) is None:
       yield from self._encode_rows(batch, first)
       return
     for i in range(batch.num_rows):
       row = batch.slice(i, 1)
-      flaw = _flaw(row)
+      flaw = arrow_flaw(row)
       if flaw is None:
         yield from self._encode_rows(row, first + i)
         continue
@@ -106,7 +106,7 @@ class BlockEncoder:
           first + i,
           f'the row is not valid Arrow data: {flaw}; clean it where the '
           'RecordBatch is made',
-          key_text(ids[0].as_py()) if _flaw(ids) is None else '',
+          key_text(ids[0].as_py()) if arrow_flaw(ids) is None else '',
           'InvalidArrow')
 
   def _encode_rows(self, batch: pa.RecordBatch,
@@ -341,7 +341,7 @@ def _rows(
   return rows, sizes
 
 
-def _flaw(data: Any) -> Optional[str]:
+def arrow_flaw(data: Any) -> Optional[str]:
   """What is wrong with an array or batch, if anything."""
   try:
     data.validate(full=True)

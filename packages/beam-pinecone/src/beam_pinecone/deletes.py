@@ -42,6 +42,7 @@ from beam_connector_base.operation import Session
 from beam_connector_base.operation import Verdict
 from beam_connector_base.values import Chosen
 from beam_pinecone import columns
+from beam_pinecone.blocks import arrow_flaw
 from beam_pinecone.client import PineconeClient
 from beam_pinecone.columns import Refusals
 from beam_pinecone.connection import PineconeConnection
@@ -229,7 +230,7 @@ class _IdsSession(_DeleteSession):
                     batch: pa.RecordBatch) -> Iterator[Union[Block, Invalid]]:
     field = self._operation.id_field
     n = batch.num_rows
-    if batch.schema.names.count(field) != 1:
+    if batch.schema.names.count(field) != 1 or arrow_flaw(batch) is not None:
       yield from super()._encode_batch(batch)
       return
     bad: Refusals = {}

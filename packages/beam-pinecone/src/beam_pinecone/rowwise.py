@@ -33,6 +33,7 @@ import pyarrow as pa
 
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Invalid
+from beam_pinecone.blocks import arrow_flaw
 from beam_pinecone.elements import fields_of
 from beam_pinecone.errors import Refused
 from beam_pinecone.exported import holds_json
@@ -71,8 +72,15 @@ def encode_rows(
           '',
           'DuplicateColumn')
     return
+  flawed = arrow_flaw(batch) is not None
   for i in range(batch.num_rows):
     try:
+      flaw = arrow_flaw(batch.slice(i, 1)) if flawed else None
+      if flaw is not None:
+        raise Refused(
+            'InvalidArrow',
+            f'the row is not valid Arrow data: {flaw}; clean it where the '
+            'RecordBatch is made')
       row = _row(batch, i)
     except Refused as refused:
       yield Invalid(i, refused.reason, '', refused.error_type)
