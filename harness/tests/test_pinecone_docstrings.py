@@ -14,7 +14,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 #
-"""The examples in the docstrings of what is searched and looked up with."""
+"""The examples in the docstrings of the transforms."""
 
 import inspect
 import re
@@ -30,19 +30,35 @@ EXAMPLE = re.compile(r'Example::\n\n((?:  .*\n|\n)+)')
 @pytest.mark.parametrize(
     'name',
     [
+        'DeleteFromPinecone',
         'LookupPinecone',
         'PineconeLookupEnrichmentHandler',
         'PineconeSearchEnrichmentHandler',
         'PineconeVectorWriterConfig',
+        'ReadAllFromPinecone',
+        'ReadFromPinecone',
         'SearchPinecone',
         'SearchPineconeChunks',
+        'UpdatePinecone',
     ])
 def test_the_example_of_a_docstring_runs(pinecone, monkeypatch, name):
   for variable, value in pinecone.environment().items():
     monkeypatch.setenv(variable, value)
-  pinecone.seed({'$indexes': {'docs': {'dimension': 3, 'metric': 'cosine'}}})
+  index = {'dimension': 3, 'metric': 'cosine'}
+  pinecone.seed({
+      '$indexes': {
+          'docs': index, 'more': index
+      },
+      'docs': {
+          'demo': {
+              'a': {
+                  'values': [1.0, 2.0, 3.0]
+              }
+          }
+      }
+  })
   pinecone.clear_log()
   example = EXAMPLE.search(inspect.getdoc(getattr(beam_pinecone, name)))
   exec(textwrap.dedent(example.group(1)), {})
   asked = {entry.operation for entry in pinecone.log() if entry.ok}
-  assert asked & {'query', 'fetch', 'upsert'}
+  assert asked & {'query', 'fetch', 'upsert', 'update', 'delete'}

@@ -44,6 +44,9 @@ INDEXES = {
     'hybrid': {
         'dimension': 4, 'metric': 'dotproduct'
     },
+    'copy-of-docs': {
+        'dimension': 4, 'metric': 'dotproduct'
+    },
     'terms': {
         'metric': 'dotproduct', 'vector_type': 'sparse'
     },

@@ -17,6 +17,8 @@
 """The transforms in real Beam YAML pipelines, against the emulator."""
 
 import json
+import pathlib
+import re
 
 import apache_beam as beam
 import pytest
@@ -399,6 +401,25 @@ def test_records_are_looked_up(index, tmp_path):
       (row['doc'], row['lang']) for row in from_json(tmp_path / 'out')) == [
           ('a', 'en'), ('nobody', 'none')
       ]
+
+
+def test_the_example_of_the_readme_runs(index):
+  readme = (
+      pathlib.Path(__file__).parents[2] / 'packages/beam-pinecone/README.md')
+  (example,) = re.findall('```yaml\n(.*?)```', readme.read_text(), re.DOTALL)
+  example = example.replace(
+      '/printed/by/python -m beam_pinecone providers', PROVIDERS)
+  index.seed({
+      '$indexes': {
+          'copy-of-docs': INDEXES['copy']
+      },
+      'docs': {
+          'demo': DOCS[''], 'x': DOCS['x']
+      }
+  })
+  with beam.Pipeline(runner='FnApiRunner', options=PipelineOptions([])) as p:
+    expand_pipeline(p, example, validate_schema='generic')
+  assert index.snapshot()['copy-of-docs'] == {'demo': DOCS['']}
 
 
 # ------------------------------------------------------------------- settings
