@@ -137,6 +137,7 @@ _LOOKUP_CASES = '''
     test_only_what_failed_of_a_request_is_asked_again
     test_outputs_keep_element_window_and_timestamp
     test_outputs_keep_the_pane_of_their_element
+    test_outputs_keep_them_when_batched_across_bundles
     test_poison_is_isolated_and_its_neighbours_are_answered
     test_questions_refused_one_after_the_other_stop_the_pipeline
     test_repeated_bundles_give_the_same_answers
@@ -217,6 +218,7 @@ _SUITES = {
 _ROLES = {
     SinkConformance: ('WriteTo',),
     LookupConformance: ('Lookup', 'Search'),
+    ReadConformance: ('ReadFrom',),
 }
 
 

@@ -18,6 +18,7 @@
 
 import json
 import urllib.request
+import uuid
 import zlib
 
 import pinecone_shelf
@@ -26,10 +27,10 @@ import pytest
 from beam_harness.conformance import ReadConformance
 from beam_pinecone import EnvSecret
 from beam_pinecone import PineconeConnection
+from beam_pinecone import PineconeReadRequest
+from beam_pinecone import ReadAllFromPinecone
+from beam_pinecone import ReadFromPinecone
 from beam_pinecone import WriteToPinecone
-from beam_pinecone.read import PineconeReadRequest
-from beam_pinecone.read import ReadAllFromPinecone
-from beam_pinecone.read import ReadFromPinecone
 
 
 class TestReadFromPineconeConformance(ReadConformance):
@@ -46,9 +47,9 @@ class TestReadFromPineconeConformance(ReadConformance):
   narrow = (('metadata',), ('values', 'sparse_values'))
   where = {'year': {'$gte': 1950}}
   filter_operation = 'fetch_by_metadata'
-  idle_requests = ('describe_index_stats', 'describe_index')
+  idle_requests = ('describe_index_stats',)
   construction = '''
-      from beam_pinecone.read import ReadFromPinecone
+      from beam_pinecone import ReadFromPinecone
       read = ReadFromPinecone('books', namespaces=['shelf'])
       '''
   heavy_modules = ('pinecone', 'httpx', 'pandas', 'torch')
@@ -64,10 +65,13 @@ class TestReadFromPineconeConformance(ReadConformance):
       if ours in options:
         options[theirs] = options.pop(ours)
     return ReadFromPinecone(
-        'books', connection=_connection(emulator, secret_variable), **options)
+        'books',
+        connection=pinecone_shelf.connection(emulator, secret_variable),
+        **options)
 
   def make_read_all(self, emulator, **options):
-    return ReadAllFromPinecone(connection=_connection(emulator), **options)
+    return ReadAllFromPinecone(
+        connection=pinecone_shelf.connection(emulator), **options)
 
   def make_request(self, shards=None, prefix=None):
     return PineconeReadRequest('books', shards, prefix)
@@ -101,29 +105,30 @@ class TestReadFromPineconeConformance(ReadConformance):
     }
 
   def make_sink(self, emulator):
+    # A process remembers where an index is: never the same one again.
+    self._copies = f'copies-{uuid.uuid4().hex[:12]}'
     emulator.seed({
+        '$options': {
+            'default_index': 'books', 'hosts': 'ports'
+        },
         '$indexes': {
-            'copies': {
+            self._copies: {
                 'dimension': pinecone_shelf.DIMENSION, 'metric': 'cosine'
             }
-        }
+        },
     })
     return WriteToPinecone(
-        'copies', namespace='{namespace}', connection=_connection(emulator))
+        self._copies,
+        namespace='{namespace}',
+        connection=PineconeConnection(
+            control_host=emulator.url, api_key=EnvSecret('PINECONE_API_KEY')))
 
   def copied(self, emulator):
     snapshot = emulator.snapshot()
-    assert snapshot['copies'] == snapshot['books']
+    copies = snapshot[self._copies]
+    assert copies == snapshot['books']
     return {
         key: {
             name: record[name] for name in ('values', 'metadata')
-        } for records in snapshot['copies'].values()
-        for key, record in records.items()
+        } for records in copies.values() for key, record in records.items()
     }
-
-
-def _connection(emulator, secret_variable=None):
-  """Finds an index by its name: a round trip has two of them."""
-  return PineconeConnection(
-      control_host=emulator.url,
-      api_key=EnvSecret(secret_variable or 'PINECONE_API_KEY'))

@@ -75,6 +75,29 @@ class OutputCases(LookupHooks):
       if failed:
         assert output.value.timestamp.micros == output.timestamp
 
+  def test_outputs_keep_them_when_batched_across_bundles(
+      self, emulator, tmp_path):
+    emulator.faults([self.poison()])
+    keys = self.keys(30)
+    self.store(emulator, keys)
+    seconds = {key: i for i, key in enumerate(keys + ['poison'])}
+    outcome = self.look_up(
+        emulator,
+        [
+            TimestampedValue(self.make_question(key), second)
+            for key, second in seconds.items()
+        ],
+        tmp_path,
+        window=FixedWindows(10),
+        tuning=self.tuning(across_bundles=1.0, max_records=10))
+    self.check(outcome, keys, refused=['poison'])
+    for output in outcome.joined + outcome.failed:
+      failed = output in outcome.failed
+      key = self.key_of(output.value.element if failed else output.value)
+      start = seconds[key] // 10 * 10
+      assert output.timestamp == seconds[key] * _SECOND
+      assert output.windows == ((start * _SECOND, (start + 10) * _SECOND),)
+
   def test_rows_of_a_block_keep_its_window_and_timestamp(
       self, emulator, tmp_path):
     blocks, good = [], []
