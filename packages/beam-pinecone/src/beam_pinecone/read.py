@@ -19,6 +19,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -197,7 +198,7 @@ class ReadAllFromPinecone(_Reads):
   _name = 'ReadAllFromPinecone'
 
   def expand(self, requests: PCollection) -> PCollection:
-    return requests | 'Read' >> _Read(self._reading())
+    return requests | 'Read' >> _Read(self._reading(), _request)
 
 
 class ReadFromPinecone(_Reads):
@@ -219,13 +220,14 @@ class ReadFromPinecone(_Reads):
   bundle that fails is read anew, from its first page, while single requests
   that fail are tried again.
 
-  Parallelism: namespaces, and within them the prefixes given, are listed in
-  parallel, from page to page of 100 ids. All ids together are then fetched in
-  parallel, several hundred a request. The documented rates of the service (200
-  lists and 100 fetches per second and index) hold per worker process, see
-  `Tuning(quota_share=...)`. With a filter, pages of records are fetched by
-  namespace, at most 5 per second. For `Tuning`, the bytes of a request are
-  those of its answer.
+  Parallelism: namespaces, and within them the prefixes given, are listed side
+  by side by one worker, from page to page of 100 ids (200 pages per second and
+  index is all the service allows). All ids together are then fetched by as many
+  workers as the runner wants, several hundred a request and several requests at
+  a time; the documented 100 fetches per second and index hold per worker
+  process, see `Tuning(quota_share=...)`. With a filter, namespaces are spread
+  over workers, and pages of their records are fetched, at most 5 per second and
+  namespace. For `Tuning`, the bytes of a request are those of its answer.
 
   Errors: a namespace that is named and does not exist, an index that does not
   exist or holds documents, a wrong key, a filter that the service rejects and
@@ -285,8 +287,8 @@ class ReadFromPinecone(_Reads):
   def expand(self, pbegin: PBegin) -> PCollection:
     return (
         pbegin
-        | 'Request' >> beam.Create([self._request], reshuffle=False)
-        | 'Read' >> _Read(self._reading()))
+        | beam.Impulse()
+        | 'Read' >> _Read(self._reading(), _Always(self._request)))
 
   def display_data(self) -> dict[str, Any]:
     data = {'index': self._request.index, **super().display_data()}
@@ -298,26 +300,40 @@ class ReadFromPinecone(_Reads):
 
 
 class _Read(beam.PTransform):
-  """Requests -> shards -> ids -> records, with a shuffle after each step.
+  """Requests -> shards -> ids, and after a shuffle -> records.
 
-  Shards with a filter are not listed: they pass by, and their pages are read
-  where others are fetched.
+  Listing is not spread over workers: the service allows one index so few lists
+  per second that one process makes them all. Shards with a filter are not
+  listed: they pass by, and their pages are read where others are fetched.
+
+  Args:
+    reading: what the steps know.
+    check: turns an element into a request, or raises.
   """
-  def __init__(self, reading: Reading):
+  def __init__(self, reading: Reading, check: Callable[[Any], Any]):
     super().__init__()
     self._reading = reading
+    self._check = check
 
-  def expand(self, requests: PCollection) -> PCollection:
+  def expand(self, elements: PCollection) -> PCollection:
     reading = self._reading
     kind = pa.RecordBatch if reading.as_blocks else PineconeVector
     records = (
-        requests
-        | 'Plan' >> beam.ParDo(PlanFn(reading, _request))
-        | 'Shards' >> beam.Reshuffle()
+        elements
+        | 'Plan' >> beam.ParDo(PlanFn(reading, self._check))
         | 'List' >> beam.ParDo(ListFn(reading))
-        | 'Ids' >> beam.Reshuffle()
+        | beam.Reshuffle()
         | 'Fetch' >> beam.ParDo(FetchFn(reading)).with_output_types(kind))
     return hand_on(records, kind, 'Records')
+
+
+@dataclasses.dataclass(frozen=True)
+class _Always:
+  """Turns any element into one request."""
+  request: PineconeReadRequest
+
+  def __call__(self, element: Any) -> PineconeReadRequest:
+    return self.request
 
 
 def _request(element: Any) -> PineconeReadRequest:
