@@ -191,6 +191,19 @@ def test_a_server_that_cannot_list_namespaces_is_asked_for_statistics(index):
     read(index, [], namespaces=['y'])
 
 
+def test_records_that_are_gone_are_counted_and_told(index, caplog):
+  index.records = {'': vectors(*'abcd')}
+
+  class Gone(dict):
+    def __contains__(self, id):
+      return id != 'c' and super().__contains__(id)
+
+  index.records[''] = Gone(index.records[''])
+  with caplog.at_level('WARNING'):
+    read(index, [('', id) for id in 'abd'])
+  assert '1 of 4 records were listed and not there' in caplog.text
+
+
 def test_a_page_that_fails_is_asked_for_again(index):
   index.records = {'': vectors(*'abcde')}
   index.fails = {

@@ -101,11 +101,13 @@ class FetchVectors(Operation):
     connection: where it is.
     values: whether the vectors are wanted.
     metadata: whether the metadata are wanted.
+    views: whether dense values may be views of the answer; see `fetch_answer`.
   """
   index: str
   connection: PineconeConnection
   values: bool = True
   metadata: bool = True
+  views: bool = False
 
   @property
   def target(self) -> str:
@@ -144,6 +146,7 @@ class _FetchSession(Session):
     self._timeout = operation.connection.timeout
     self._values = operation.values
     self._metadata = operation.metadata
+    self._views = operation.views
     self._least = 4 * (schema.dimension or 0) + _LEAST_BYTES
     self._expected = answer_bytes(schema)
 
@@ -167,7 +170,7 @@ class _FetchSession(Session):
         return [_FETCHED] * batch.n
       raise
     try:
-      found = fetch_answer(answer, self._values, self._metadata)
+      found = fetch_answer(answer, self._values, self._metadata, self._views)
     except ValueError as e:
       raise PineconeError('INTERNAL', f'the answer is unreadable: {e}') from e
     if found:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import itertools
+import logging
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -57,6 +58,8 @@ from beam_pinecone.wire.answers import Record
 from beam_pinecone.wire.listing import DEFAULT_NAMESPACE
 
 __all__ = ['FetchFn', 'ListFn', 'PlanFn', 'Reading', 'Shard']
+
+_LOGGER = logging.getLogger(__name__)
 
 # Shards that a bundle lists at the same time.
 _SHARDS_AT_ONCE = 16
@@ -413,15 +416,33 @@ class _FetchIndexFn(DeliverFn):
   def __init__(self, reading: Reading, index: str):
     super().__init__(
         FetchVectors(
-            index, reading.connection, reading.values, reading.metadata),
+            index,
+            reading.connection,
+            reading.values,
+            reading.metadata,
+            views=reading.as_blocks),
         reading.tuning,
         fail=True,
         name=reading.name,
         lineage=('pinecone', index))
     self._reading = reading
+    self._listed = 0
+    self._missing = 0
+
+  def start_bundle(self) -> None:
+    super().start_bundle()
+    self._listed = self._missing = 0
 
   def _closing(self) -> list[Any]:
     self._metrics.source()
+    if self._missing:
+      _LOGGER.warning(
+          '%s: %s: %d of %d records were listed and not there when they were '
+          'fetched: deleted meanwhile, or not yet to be seen everywhere',
+          self._name,
+          self._operation.target,
+          self._missing,
+          self._listed)
     return []
 
   def _refused(self, failure: Failure) -> Any:
@@ -444,6 +465,8 @@ class _FetchIndexFn(DeliverFn):
                                             submission.element.namespace,
                                             session):
           out.append(wv.with_value(output))
+      self._listed += submission.rows
+      self._missing += submission.rows - found
       self._metrics.looked_up(found, submission.rows - found, 0)
     self._emitted += len(settled)
     return out

@@ -97,6 +97,10 @@ class Record(NamedTuple):
   metadata: Optional[dict[str, Any]] = None
 
 
+_NO_RECORD = Record('')
+_Floats = Callable[[bytes, int, int], Optional[np.ndarray]]
+
+
 def query_answer(data: bytes) -> list[Match]:
   """Reads a QueryResponse: its matches, in the order they came in.
 
@@ -106,20 +110,25 @@ def query_answer(data: bytes) -> list[Match]:
   return _read(_matches, data)
 
 
-def fetch_answer(data: bytes,
-                 values: bool = True,
-                 metadata: bool = True) -> dict[str, Record]:
+def fetch_answer(
+    data: bytes,
+    values: bool = True,
+    metadata: bool = True,
+    views: bool = False) -> dict[str, Record]:
   """Reads a FetchResponse: its records by their ids.
 
   Args:
     data: the message.
     values: whether to read the vectors.
     metadata: whether to read the metadata.
+    views: whether dense values may be views of the message, which they then
+      keep alive: for who copies them all into one array.
 
   Raises:
     ValueError: the bytes are no complete FetchResponse.
   """
-  return _read(lambda whole: _records(whole, values, metadata), data)
+  floats = _view if views else _floats
+  return _read(lambda whole: _records(whole, values, metadata, floats), data)
 
 
 def metadata_of(data: bytes) -> dict[str, Any]:
@@ -195,8 +204,9 @@ def _match(data: bytes, at: int, stop: int) -> Match:
   return Match(name, score, metadata, values, sparse)
 
 
-def _records(data: bytes, with_values: bool,
-             with_metadata: bool) -> dict[str, Record]:
+def _records(
+    data: bytes, with_values: bool, with_metadata: bool,
+    floats: _Floats) -> dict[str, Record]:
   records = {}
   at, end = 0, len(data)
   while at < end:
@@ -209,7 +219,7 @@ def _records(data: bytes, with_values: bool,
       raise truncated()
     # An entry of a map: the id, which the vector repeats, and the vector.
     key = ''
-    record = Record('')
+    record = _NO_RECORD
     while at < stop:
       tag = data[at]
       if tag not in (0x0a, 0x12):
@@ -221,15 +231,20 @@ def _records(data: bytes, with_values: bool,
       if tag == 0x0a:
         key = data[at:at + size].decode()
       else:
-        record = _record(data, at, at + size, with_values, with_metadata)
+        record = _record(
+            data, at, at + size, with_values, with_metadata, floats)
       at += size
     records[key] = record if record.id == key else record._replace(id=key)
   return records
 
 
 def _record(
-    data: bytes, at: int, stop: int, with_values: bool,
-    with_metadata: bool) -> Record:
+    data: bytes,
+    at: int,
+    stop: int,
+    with_values: bool,
+    with_metadata: bool,
+    floats: _Floats) -> Record:
   """A Vector."""
   name = ''
   metadata = values = sparse = None
@@ -248,7 +263,7 @@ def _record(
       name = data[at:end].decode()
     elif tag == 0x12:
       if with_values:
-        values = _add(values, _floats(data, at, end))
+        values = _add(values, floats(data, at, end))
     elif tag == 0x1a:
       if with_metadata:
         entries = read_struct(data, at, end, 0)
@@ -270,6 +285,15 @@ def _floats(data: bytes, at: int, stop: int) -> Optional[np.ndarray]:
     return None
   # A slice of bytes is the one copy, and what it holds can not be changed.
   return np.frombuffer(data[at:stop], '<f4')
+
+
+def _view(data: bytes, at: int, stop: int) -> Optional[np.ndarray]:
+  """As `_floats`, where they are."""
+  if (stop - at) & 3:
+    raise truncated()
+  if at == stop:
+    return None
+  return np.frombuffer(data, '<f4', (stop - at) >> 2, at)
 
 
 def _add(known: Optional[np.ndarray],
