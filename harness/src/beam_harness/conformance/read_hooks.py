@@ -116,13 +116,6 @@ class ReadHooks(ConnectorHooks):
 
   # ------------------------------------------------------ what the cases share
 
-  @property
-  def operations(self) -> list[str]:
-    """The requests that the service may fail."""
-    return [
-        each for each in (self.list_operation, self.fetch_operation) if each
-    ]
-
   def operation(self, step: str) -> str:
     """The emulator's name for 'list' or 'fetch'."""
     return self.list_operation if step == 'list' else self.fetch_operation
