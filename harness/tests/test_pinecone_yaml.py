@@ -517,10 +517,10 @@ def test_an_output_of_errors_has_to_be_read(index):
 
 
 def test_every_argument_of_every_transform_is_documented():
-  provider = yaml_provider.python(
-      yaml.safe_load(open(PROVIDERS).read())[0]['transforms'], PROVIDERS)
-  assert len(list(provider.provided_transforms())) == 6
-  for name in provider.provided_transforms():
+  (provider,) = yaml_provider.parse_providers('', [{'include': PROVIDERS}])
+  names = list(provider.provided_transforms())
+  assert len(names) == 6
+  for name in names:
     assert provider.description(name)
     for field in provider.config_schema(name).fields:
       assert field.description, (name, field.name)
