@@ -76,7 +76,7 @@ def _answer(key: str) -> Any:
     return Done(MISSING)
   if key.startswith('refused'):
     return Failed(PERMANENT, f'{key} is not a word')
-  return Done(key.upper())
+  return Done(None if key == 'nothing' else key.upper())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -171,6 +171,11 @@ def test_who_waits_for_a_request_shares_what_became_of_it(name, service):
   dispatcher.close()
 
 
+def test_an_answer_of_none_is_a_bug_that_is_told(dispatcher):
+  with pytest.raises(FatalError, match=r'Done\(MISSING\)'):
+    dispatcher.run(words('a', 'nothing'))
+
+
 def test_nothing_is_on_its_way_after_all_is_answered(dispatcher, service):
   dispatcher.run(words('a', 'missing', 'refused', 'a'))
   dispatcher.run(words('a'))

@@ -34,6 +34,7 @@ from beam_connector_base.keys import Turn
 from beam_connector_base.operation import ALL_OK
 from beam_connector_base.operation import Batch
 from beam_connector_base.operation import Block
+from beam_connector_base.operation import Done
 from beam_connector_base.operation import Reply
 from beam_connector_base.reports import Report
 from beam_connector_base.reports import Settled
@@ -176,10 +177,13 @@ class AskingBundle(Bundle):
     self._answers.depart(batch)
 
     def settle(settled: Settled) -> None:
-      if settled.replies is ALL_OK:
+      replies: Any = settled.replies
+      if replies is ALL_OK or any(
+          isinstance(reply, Done) and reply.value is None for reply in replies):
         raise FatalError(
-            f'{self._link.operation.target}: a lookup was answered with ALL_OK:'
-            ' a bug of the connector')
+            f'{self._link.operation.target}: a lookup was answered with ALL_OK '
+            'or Done(None), not with Done(answer) or Done(MISSING): a bug of '
+            'the connector')
       self._answers.arrive(batch, settled)
       self._inbox.append(settled)
 
