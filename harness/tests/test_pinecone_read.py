@@ -34,8 +34,8 @@ from beam_harness.faults import FaultRule
 from beam_pinecone import PineconeConnection
 from beam_pinecone import Tuning
 from beam_pinecone import WriteToPinecone
-from beam_pinecone.export import FetchVectors
-from beam_pinecone.export import Ids
+from beam_pinecone.operations.export import FetchVectors
+from beam_pinecone.operations.export import Ids
 from beam_pinecone.read import PineconeReadRequest
 from beam_pinecone.read import PineconeVector
 from beam_pinecone.read import ReadAllFromPinecone

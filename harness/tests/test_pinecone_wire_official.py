@@ -21,8 +21,8 @@ from pinecone.grpc import GrpcIndex
 
 from beam_connector_base.dispatcher import Dispatcher
 from beam_pinecone import PineconeConnection
-from beam_pinecone.layout import Layout
-from beam_pinecone.operations import UpsertVectors
+from beam_pinecone.encode.layout import Layout
+from beam_pinecone.operations.upserts import UpsertVectors
 
 DENSE = [
     {

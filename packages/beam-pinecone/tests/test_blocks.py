@@ -26,10 +26,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 from beam_connector_base.operation import Block
-from beam_pinecone.blocks import BlockEncoder
-from beam_pinecone.layout import Layout
-from beam_pinecone.records import Checks
-from beam_pinecone.records import RecordEncoder
+from beam_pinecone.encode.blocks import BlockEncoder
+from beam_pinecone.encode.layout import Layout
+from beam_pinecone.encode.records import Checks
+from beam_pinecone.encode.records import RecordEncoder
 from beam_pinecone.schema import IndexSchema
 
 DENSE = IndexSchema('docs', 2, 'cosine', 'dense')
@@ -202,7 +202,7 @@ def test_every_type_of_vector_column_is_written_slices_too(kind, window):
 
 
 def test_float32_columns_are_not_copied_before_the_block():
-  from beam_pinecone.columns import dense_column
+  from beam_pinecone.encode.columns import dense_column
   column = batch_of().column('values')
   data = dense_column(column, DENSE, 'values', {}).data
   address = np.frombuffer(data, np.uint8).__array_interface__['data'][0]

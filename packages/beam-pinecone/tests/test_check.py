@@ -27,7 +27,7 @@ from fake_pinecone import FakeIndex
 from beam_pinecone import PineconeConnection
 from beam_pinecone import check
 from beam_pinecone.__main__ import main
-from beam_pinecone.layout import Layout
+from beam_pinecone.encode.layout import Layout
 
 
 @pytest.fixture(autouse=True)

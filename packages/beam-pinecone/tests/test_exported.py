@@ -25,14 +25,14 @@ from apache_beam.typehints.schemas import named_fields_from_element_type
 from beam_connector_base.columnar import from_ipc
 from beam_connector_base.columnar import take_rows
 from beam_connector_base.columnar import to_ipc
+from beam_pinecone.decode.exported import PineconeVector
+from beam_pinecone.decode.exported import block_schema
+from beam_pinecone.decode.exported import holds_json
+from beam_pinecone.decode.exported import json_mapping
+from beam_pinecone.decode.exported import metadata_column
+from beam_pinecone.decode.exported import to_block
+from beam_pinecone.decode.exported import to_row
 from beam_pinecone.errors import Refused
-from beam_pinecone.exported import PineconeVector
-from beam_pinecone.exported import block_schema
-from beam_pinecone.exported import holds_json
-from beam_pinecone.exported import json_mapping
-from beam_pinecone.exported import metadata_column
-from beam_pinecone.exported import to_block
-from beam_pinecone.exported import to_row
 from beam_pinecone.wire.answers import Record
 from beam_pinecone.wire.answers import SparseValues
 

@@ -23,10 +23,10 @@ import pytest
 import query_messages as messages
 
 from beam_connector_base.values import CallableError
+from beam_pinecone.encode.filters import Filter
+from beam_pinecone.encode.filters import FilterReader
+from beam_pinecone.encode.filters import filter_bytes
 from beam_pinecone.errors import Refused
-from beam_pinecone.filters import Filter
-from beam_pinecone.filters import FilterReader
-from beam_pinecone.filters import filter_bytes
 
 
 def read(encoded):

@@ -19,7 +19,7 @@ import pickle
 
 import pytest
 
-from beam_pinecone.layout import Layout
+from beam_pinecone.encode.layout import Layout
 
 
 @pytest.mark.parametrize(

@@ -32,11 +32,11 @@ from beam_connector_base.dispatcher import Dispatcher
 from beam_connector_base.operation import Kind
 from beam_connector_base.runtime import Runtime
 from beam_pinecone.connection import PineconeConnection
+from beam_pinecone.encode.layout import Layout
 from beam_pinecone.errors import PineconeError
-from beam_pinecone.layout import Layout
-from beam_pinecone.operations import MAX_REQUEST_BYTES
-from beam_pinecone.operations import MAX_VECTORS
-from beam_pinecone.operations import UpsertVectors
+from beam_pinecone.operations.upserts import MAX_REQUEST_BYTES
+from beam_pinecone.operations.upserts import MAX_VECTORS
+from beam_pinecone.operations.upserts import UpsertVectors
 
 QUICK = {'backoff': 0.001, 'open_deadline': 5.0}
 

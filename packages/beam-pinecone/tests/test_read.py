@@ -34,9 +34,9 @@ from beam_pinecone import PineconeReadRequest
 from beam_pinecone import ReadAllFromPinecone
 from beam_pinecone import ReadFromPinecone
 from beam_pinecone import Tuning
-from beam_pinecone.export import FetchVectors
-from beam_pinecone.export import Ids
-from beam_pinecone.export import ids_per_request
+from beam_pinecone.operations.export import FetchVectors
+from beam_pinecone.operations.export import Ids
+from beam_pinecone.operations.export import ids_per_request
 from beam_pinecone.schema import IndexSchema
 
 QUICK = Tuning(backoff=0.001)

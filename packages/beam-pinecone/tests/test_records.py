@@ -32,9 +32,9 @@ from apache_beam.utils.timestamp import Timestamp
 
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Invalid
-from beam_pinecone.layout import Layout
-from beam_pinecone.records import Checks
-from beam_pinecone.records import RecordEncoder
+from beam_pinecone.encode.layout import Layout
+from beam_pinecone.encode.records import Checks
+from beam_pinecone.encode.records import RecordEncoder
 from beam_pinecone.schema import IndexSchema
 
 DENSE = IndexSchema('docs', 2, 'cosine', 'dense')

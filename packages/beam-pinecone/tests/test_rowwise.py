@@ -20,9 +20,9 @@ import pyarrow as pa
 
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Invalid
-from beam_pinecone.exported import block_schema
-from beam_pinecone.exported import to_block
-from beam_pinecone.rowwise import encode_rows
+from beam_pinecone.decode.exported import block_schema
+from beam_pinecone.decode.exported import to_block
+from beam_pinecone.encode.rowwise import encode_rows
 from beam_pinecone.wire.answers import Record
 
 

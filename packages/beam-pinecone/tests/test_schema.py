@@ -21,12 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from beam_pinecone.encode.vectors import dense_values
+from beam_pinecone.encode.vectors import sparse_values
 from beam_pinecone.errors import Refused
 from beam_pinecone.schema import IndexSchema
 from beam_pinecone.schema import check_id
 from beam_pinecone.schema import check_namespace
-from beam_pinecone.vectors import dense_values
-from beam_pinecone.vectors import sparse_values
 from beam_pinecone.wire.responses import IndexStats
 
 NUMBERS = [0.5, -1.25, 3.0]

@@ -46,8 +46,8 @@ from beam_connector_base.operation import Block
 from beam_connector_base.runtime import Runtime
 from beam_pinecone import Match
 from beam_pinecone import SearchPinecone
-from beam_pinecone.queries import best_first
-from beam_pinecone.questions import QuestionEncoder
+from beam_pinecone.encode.questions import QuestionEncoder
+from beam_pinecone.operations.queries import best_first
 from beam_pinecone.schema import IndexSchema
 from beam_pinecone.search import search_operation
 from beam_pinecone.search import search_tuning

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from beam_pinecone.filters import filter_bytes
+from beam_pinecone.encode.filters import filter_bytes
 from beam_pinecone.wire.answers import Match
 from beam_pinecone.wire.answers import fetch_answer
 from beam_pinecone.wire.answers import metadata_of

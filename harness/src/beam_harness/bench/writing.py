@@ -37,8 +37,8 @@ from beam_harness.bench.place import connection_to
 from beam_harness.bench.vectors import Vectors
 from beam_harness.bench.vectors import record_batch
 from beam_pinecone import WriteToPinecone
-from beam_pinecone.layout import Layout
-from beam_pinecone.operations import UpsertVectors
+from beam_pinecone.encode.layout import Layout
+from beam_pinecone.operations.upserts import UpsertVectors
 
 __all__ = [
     'BLOCK_ROWS',

@@ -34,9 +34,9 @@ from beam_connector_base.cache import Cache
 from beam_connector_base.lookup import LookupResult
 from beam_pinecone._version import __version__
 from beam_pinecone.connection import PineconeConnection
+from beam_pinecone.decode.exported import PineconeVector
 from beam_pinecone.delete import DeleteFromPinecone
 from beam_pinecone.delete import DeleteFromPineconeResult
-from beam_pinecone.exported import PineconeVector
 from beam_pinecone.lookup import LookupPinecone
 from beam_pinecone.read import PineconeReadRequest
 from beam_pinecone.read import ReadAllFromPinecone

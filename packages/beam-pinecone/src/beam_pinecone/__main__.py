@@ -40,7 +40,7 @@ from beam_connector_base.schema import Schema
 from beam_connector_base.schema import changes
 from beam_pinecone import check
 from beam_pinecone.connection import PineconeConnection
-from beam_pinecone.layout import Layout
+from beam_pinecone.encode.layout import Layout
 from beam_pinecone.lock import lock_of
 from beam_pinecone.lock import read_lock
 from beam_pinecone.schema import check_index_name

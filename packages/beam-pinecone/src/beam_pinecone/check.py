@@ -35,13 +35,13 @@ from beam_connector_base.credentials import redact
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Invalid
 from beam_pinecone.connection import PineconeConnection
-from beam_pinecone.layout import Layout
-from beam_pinecone.operations import UPSERT_RATE
-from beam_pinecone.operations import UpsertSession
+from beam_pinecone.encode.layout import Layout
+from beam_pinecone.operations.service import OpenIndex
+from beam_pinecone.operations.service import open_vectors
+from beam_pinecone.operations.service import verdict_of
+from beam_pinecone.operations.upserts import UPSERT_RATE
+from beam_pinecone.operations.upserts import UpsertSession
 from beam_pinecone.schema import IndexSchema
-from beam_pinecone.service import OpenIndex
-from beam_pinecone.service import open_vectors
-from beam_pinecone.service import verdict_of
 from beam_pinecone.wire.listing import DEFAULT_NAMESPACE
 
 __all__ = ['Finding', 'check', 'describe', 'reason_of']

@@ -32,12 +32,12 @@ from beam_connector_base.tuning import Tuning
 from beam_connector_base.write import WriteRecords
 from beam_connector_base.write import WriteResult
 from beam_pinecone.connection import PineconeConnection
-from beam_pinecone.deletes import DeleteByIds
-from beam_pinecone.deletes import DeleteMatching
-from beam_pinecone.deletes import DeleteNamespaces
-from beam_pinecone.filters import Filter
-from beam_pinecone.layout import check_field
-from beam_pinecone.layout import namespace_choice
+from beam_pinecone.encode.filters import Filter
+from beam_pinecone.encode.layout import check_field
+from beam_pinecone.encode.layout import namespace_choice
+from beam_pinecone.operations.deletes import DeleteByIds
+from beam_pinecone.operations.deletes import DeleteMatching
+from beam_pinecone.operations.deletes import DeleteNamespaces
 from beam_pinecone.schema import check_index_name
 
 __all__ = ['DeleteFromPinecone', 'DeleteFromPineconeResult']

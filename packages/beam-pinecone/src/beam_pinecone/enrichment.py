@@ -36,12 +36,12 @@ from beam_connector_base.operation import MISSING
 from beam_connector_base.operation import Operation
 from beam_connector_base.tuning import Tuning
 from beam_pinecone.connection import PineconeConnection
-from beam_pinecone.fetches import FETCHES_PER_SECOND
-from beam_pinecone.joins import JoinMatches
-from beam_pinecone.joins import JoinRecord
+from beam_pinecone.decode.joins import JoinMatches
+from beam_pinecone.decode.joins import JoinRecord
 from beam_pinecone.lookup import join_record
 from beam_pinecone.lookup import lookup_operation
-from beam_pinecone.queries import QUERIES_PER_SECOND
+from beam_pinecone.operations.fetches import FETCHES_PER_SECOND
+from beam_pinecone.operations.queries import QUERIES_PER_SECOND
 from beam_pinecone.search import check_flag
 from beam_pinecone.search import search_operation
 from beam_pinecone.search import search_tuning

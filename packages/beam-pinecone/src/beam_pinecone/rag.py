@@ -35,9 +35,9 @@ from beam_connector_base.cache import Cache
 from beam_connector_base.lookup import LookupResult
 from beam_connector_base.tuning import Tuning
 from beam_pinecone.connection import PineconeConnection
-from beam_pinecone.joins import with_field
-from beam_pinecone.layout import check_field
-from beam_pinecone.queries import QUERIES_PER_SECOND
+from beam_pinecone.decode.joins import with_field
+from beam_pinecone.encode.layout import check_field
+from beam_pinecone.operations.queries import QUERIES_PER_SECOND
 from beam_pinecone.search import SearchPinecone
 from beam_pinecone.wire.answers import Match
 from beam_pinecone.write import WriteToPinecone

@@ -36,9 +36,9 @@ from beam_connector_base.dofn import hand_on
 from beam_connector_base.rows import as_mapping
 from beam_connector_base.tuning import Tuning
 from beam_pinecone.connection import PineconeConnection
+from beam_pinecone.decode.exported import PineconeVector
+from beam_pinecone.encode.filters import filter_bytes
 from beam_pinecone.errors import Refused
-from beam_pinecone.exported import PineconeVector
-from beam_pinecone.filters import filter_bytes
 from beam_pinecone.reading import FetchFn
 from beam_pinecone.reading import ListFn
 from beam_pinecone.reading import PlanFn

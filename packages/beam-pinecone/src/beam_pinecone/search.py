@@ -33,16 +33,16 @@ from beam_connector_base.lookup import LookupRecords
 from beam_connector_base.lookup import LookupResult
 from beam_connector_base.tuning import Tuning
 from beam_pinecone.connection import PineconeConnection
-from beam_pinecone.filters import Filter
-from beam_pinecone.joins import JoinMatches
-from beam_pinecone.layout import check_field
-from beam_pinecone.layout import namespace_choice
-from beam_pinecone.namespaces import check_on_missing_namespace
-from beam_pinecone.queries import MAX_TOP_K
-from beam_pinecone.queries import QUERIES_PER_SECOND
-from beam_pinecone.queries import SIDE_BY_SIDE
-from beam_pinecone.queries import QueryVectors
-from beam_pinecone.questions import Question
+from beam_pinecone.decode.joins import JoinMatches
+from beam_pinecone.encode.filters import Filter
+from beam_pinecone.encode.layout import check_field
+from beam_pinecone.encode.layout import namespace_choice
+from beam_pinecone.encode.questions import Question
+from beam_pinecone.operations.namespaces import check_on_missing_namespace
+from beam_pinecone.operations.queries import MAX_TOP_K
+from beam_pinecone.operations.queries import QUERIES_PER_SECOND
+from beam_pinecone.operations.queries import SIDE_BY_SIDE
+from beam_pinecone.operations.queries import QueryVectors
 from beam_pinecone.schema import check_index_name
 
 __all__ = ['SearchPinecone', 'search_operation', 'search_tuning']

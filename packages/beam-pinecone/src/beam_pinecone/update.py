@@ -34,13 +34,13 @@ from beam_connector_base.values import ByValue
 from beam_connector_base.write import WriteRecords
 from beam_connector_base.write import WriteResult
 from beam_pinecone.connection import PineconeConnection
+from beam_pinecone.encode.filters import Filter
+from beam_pinecone.encode.layout import Layout
 from beam_pinecone.errors import Refused
-from beam_pinecone.filters import Filter
-from beam_pinecone.layout import Layout
+from beam_pinecone.operations.updates import UpdateMatching
+from beam_pinecone.operations.updates import UpdateVectors
+from beam_pinecone.operations.updates import metadata_bytes
 from beam_pinecone.schema import check_index_name
-from beam_pinecone.updates import UpdateMatching
-from beam_pinecone.updates import UpdateVectors
-from beam_pinecone.updates import metadata_bytes
 
 __all__ = ['UpdatePinecone', 'UpdatePineconeResult']
 

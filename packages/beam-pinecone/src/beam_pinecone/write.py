@@ -33,9 +33,9 @@ from beam_connector_base.tuning import Tuning
 from beam_connector_base.write import WriteRecords
 from beam_connector_base.write import WriteResult
 from beam_pinecone.connection import PineconeConnection
-from beam_pinecone.layout import Layout
+from beam_pinecone.encode.layout import Layout
 from beam_pinecone.lock import read_lock
-from beam_pinecone.operations import UpsertVectors
+from beam_pinecone.operations.upserts import UpsertVectors
 from beam_pinecone.schema import check_index_name
 
 __all__ = ['WriteToPinecone', 'WriteToPineconeResult']

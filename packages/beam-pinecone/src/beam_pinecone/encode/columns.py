@@ -32,10 +32,10 @@ import numpy as np
 import pyarrow as pa
 
 from beam_pinecone import schema
-from beam_pinecone import vectors
+from beam_pinecone.encode import vectors
+from beam_pinecone.encode.vectors import FLOAT32
 from beam_pinecone.errors import Refused
 from beam_pinecone.schema import IndexSchema
-from beam_pinecone.vectors import FLOAT32
 from beam_pinecone.wire.metadata import MAX_INTEGER
 from beam_pinecone.wire.metadata import MetadataKey
 from beam_pinecone.wire.metadata import encode_numbers

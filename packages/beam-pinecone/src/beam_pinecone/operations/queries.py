@@ -42,14 +42,14 @@ from beam_connector_base.operation import Session
 from beam_connector_base.operation import Verdict
 from beam_pinecone.client import PineconeClient
 from beam_pinecone.connection import PineconeConnection
+from beam_pinecone.encode.questions import Question
+from beam_pinecone.encode.questions import QuestionEncoder
 from beam_pinecone.errors import PineconeError
-from beam_pinecone.namespaces import NamespaceNotFound
-from beam_pinecone.namespaces import Namespaces
-from beam_pinecone.questions import Question
-from beam_pinecone.questions import QuestionEncoder
+from beam_pinecone.operations.namespaces import NamespaceNotFound
+from beam_pinecone.operations.namespaces import Namespaces
+from beam_pinecone.operations.service import open_vectors
+from beam_pinecone.operations.service import verdict_of
 from beam_pinecone.schema import IndexSchema
-from beam_pinecone.service import open_vectors
-from beam_pinecone.service import verdict_of
 from beam_pinecone.wire.answers import Match
 from beam_pinecone.wire.answers import query_answer
 

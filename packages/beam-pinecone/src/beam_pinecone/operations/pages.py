@@ -42,10 +42,10 @@ from beam_connector_base.operation import Verdict
 from beam_pinecone.client import PineconeClient
 from beam_pinecone.connection import PineconeConnection
 from beam_pinecone.errors import PineconeError
+from beam_pinecone.operations.service import open_vectors
+from beam_pinecone.operations.service import read_stats
+from beam_pinecone.operations.service import verdict_of
 from beam_pinecone.schema import IndexSchema
-from beam_pinecone.service import open_vectors
-from beam_pinecone.service import read_stats
-from beam_pinecone.service import verdict_of
 from beam_pinecone.wire import listing
 from beam_pinecone.wire.answers import fetch_answer
 

@@ -34,13 +34,13 @@ from apache_beam.typehints import row_type
 from beam_connector_base.lookup import Join
 from beam_connector_base.operation import MISSING
 from beam_connector_base.rows import as_mapping
-from beam_pinecone.exported import metadata_column
-from beam_pinecone.exported import sparse_column
-from beam_pinecone.fetches import RecordKeys
-from beam_pinecone.questions import Question
-from beam_pinecone.questions import row_key
-from beam_pinecone.records import is_embeddable
-from beam_pinecone.records import key_text
+from beam_pinecone.decode.exported import metadata_column
+from beam_pinecone.decode.exported import sparse_column
+from beam_pinecone.encode.questions import Question
+from beam_pinecone.encode.questions import row_key
+from beam_pinecone.encode.records import is_embeddable
+from beam_pinecone.encode.records import key_text
+from beam_pinecone.operations.fetches import RecordKeys
 from beam_pinecone.wire.answers import Match
 from beam_pinecone.wire.answers import Record
 

@@ -35,13 +35,13 @@ from beam_connector_base.operation import Invalid
 from beam_connector_base.rows import as_mapping
 from beam_connector_base.rows import nested
 from beam_connector_base.values import MissingField
+from beam_pinecone.encode.layout import Layout
+from beam_pinecone.encode.vectors import dense_values
+from beam_pinecone.encode.vectors import sparse_values
 from beam_pinecone.errors import Refused
-from beam_pinecone.layout import Layout
 from beam_pinecone.schema import IndexSchema
 from beam_pinecone.schema import check_id
 from beam_pinecone.schema import check_namespace
-from beam_pinecone.vectors import dense_values
-from beam_pinecone.vectors import sparse_values
 from beam_pinecone.wire.metadata import MetadataKey
 from beam_pinecone.wire.metadata import encode_metadata
 from beam_pinecone.wire.vectors import sparse_message

@@ -33,11 +33,11 @@ import pyarrow as pa
 
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Invalid
-from beam_pinecone.blocks import arrow_flaw
-from beam_pinecone.elements import fields_of
+from beam_pinecone.decode.exported import holds_json
+from beam_pinecone.decode.exported import json_mapping
+from beam_pinecone.encode.blocks import arrow_flaw
+from beam_pinecone.encode.elements import fields_of
 from beam_pinecone.errors import Refused
-from beam_pinecone.exported import holds_json
-from beam_pinecone.exported import json_mapping
 
 __all__ = ['any_fields', 'encode_rows']
 

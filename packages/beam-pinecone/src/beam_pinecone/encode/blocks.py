@@ -33,15 +33,15 @@ import pyarrow as pa
 
 from beam_connector_base.operation import Block
 from beam_connector_base.operation import Invalid
-from beam_pinecone import columns
-from beam_pinecone.columns import Refusals
+from beam_pinecone.decode.exported import holds_json
+from beam_pinecone.decode.exported import json_mapping
+from beam_pinecone.encode import columns
+from beam_pinecone.encode.columns import Refusals
+from beam_pinecone.encode.layout import Layout
+from beam_pinecone.encode.records import Checks
+from beam_pinecone.encode.records import conflict
+from beam_pinecone.encode.records import key_text
 from beam_pinecone.errors import Refused
-from beam_pinecone.exported import holds_json
-from beam_pinecone.exported import json_mapping
-from beam_pinecone.layout import Layout
-from beam_pinecone.records import Checks
-from beam_pinecone.records import conflict
-from beam_pinecone.records import key_text
 from beam_pinecone.schema import IndexSchema
 from beam_pinecone.wire.metadata import MetadataKey
 from beam_pinecone.wire.metadata import check_metadata_bytes

@@ -27,11 +27,11 @@ import pyarrow as pa
 from beam_connector_base.rows import as_mapping
 from beam_connector_base.values import Chosen
 from beam_connector_base.values import MissingField
-from beam_pinecone.columns import Refusals
+from beam_pinecone.encode.columns import Refusals
+from beam_pinecone.encode.layout import Layout
+from beam_pinecone.encode.records import Checks
+from beam_pinecone.encode.records import is_embeddable
 from beam_pinecone.errors import Refused
-from beam_pinecone.layout import Layout
-from beam_pinecone.records import Checks
-from beam_pinecone.records import is_embeddable
 
 __all__ = ['NamespaceReader', 'block_refusal', 'fields_of', 'output_taken']
 

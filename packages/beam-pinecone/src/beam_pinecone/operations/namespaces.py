@@ -30,8 +30,8 @@ from beam_connector_base.operation import Kind
 from beam_connector_base.operation import Verdict
 from beam_pinecone.client import PineconeClient
 from beam_pinecone.errors import PineconeError
+from beam_pinecone.operations.service import read_stats
 from beam_pinecone.schema import IndexSchema
-from beam_pinecone.service import read_stats
 
 __all__ = [
     'Namespaces',
