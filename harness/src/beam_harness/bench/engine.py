@@ -173,7 +173,8 @@ def peak_memory(sizes: Sizes) -> Iterator[Result]:
       sizes.engine_memory,
       group=GROUP,
       note='half the rows come as single records, half in blocks, made as they '
-      'are needed')
+      'are needed',
+      pairs=sizes.memory_pairs)
 
 
 def outage(sizes: Sizes) -> Iterator[Result]:

@@ -35,7 +35,8 @@ from collections.abc import Sequence
 from beam_connector_base.dispatcher import Dispatcher
 from beam_connector_base.operation import Block
 from beam_harness.bench import toy
-from beam_harness.bench.measure import Ratio
+from beam_harness.bench.measure import median
+from beam_harness.bench.measure import ratio
 from beam_harness.bench.results import Result
 from beam_harness.bench.results import Target
 
@@ -54,6 +55,7 @@ def tenfold(
     *,
     group: str,
     note: str,
+    pairs: int = 1,
     arguments: Sequence[str] = ()) -> Result:
   """Compares the peak memory of `10 * rows` with that of `rows`.
 
@@ -62,25 +64,30 @@ def tenfold(
     what: the run, as in `main`.
     rows: of the small run.
     group, note: of the result.
+    pairs: how often to compare.
     arguments: more of them, for `main`.
   """
-  # At the same time: they share nothing but cores, and no time is measured.
+  large, small = [], []
+  # The two at the same time: they share nothing but cores, and no time is
+  # measured.
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    large, small = pool.map(
-        lambda n: peak_mb([what, '--rows', str(n), *arguments]),
-        (10 * rows, rows))
-  quotient = large / small
+    for _ in range(pairs):
+      peaks = pool.map(
+          lambda n: peak_mb([what, '--rows', str(n), *arguments]),
+          (10 * rows, rows))
+      large.append(next(peaks))
+      small.append(next(peaks))
   return Result(
       f'{name}, {10 * rows:,} against {rows:,}',
       'MB',
-      large,
-      small,
-      ratio=Ratio(quotient, quotient, quotient),
+      median(large),
+      median(small),
+      ratio=ratio(large, small),
       target=TARGET,
       group=group,
       note='the highest resident set, one process per run; ' + note,
       samples={
-          f'{10 * rows:,}': [large], f'{rows:,}': [small]
+          f'{10 * rows:,}': large, f'{rows:,}': small
       })
 
 

@@ -181,6 +181,7 @@ def peak_memory(sizes: Sizes) -> Iterator[Result]:
         note=f'{dimension} dimensions, made as they are needed, through a '
         'pipeline; the emulator checks and counts the vectors and does not '
         'keep them',
+        pairs=sizes.memory_pairs,
         arguments=['--host', place.host, '--dimension', str(dimension)])
 
 

@@ -41,7 +41,9 @@ class Sizes:
     queries: asked per measurement of searching.
     export_vectors: read per measurement of reading.
     memory_vectors, memory_dimension: written in the small run that is compared
-      with one of ten times as many.
+      with one of ten times as many; more than the budgets of bytes hold, or
+      the small run would not come to its peak.
+    memory_pairs: runs of each of the two sizes.
     qdrant_vectors: handed to Beam's Qdrant sink.
   """
   rounds: int
@@ -58,6 +60,7 @@ class Sizes:
   export_vectors: int
   memory_vectors: int
   memory_dimension: int
+  memory_pairs: int
   qdrant_vectors: int
 
 
@@ -75,7 +78,8 @@ FULL = Sizes(
     queries=2_000,
     export_vectors=20_000,
     memory_vectors=100_000,
-    memory_dimension=1536,
+    memory_dimension=384,
+    memory_pairs=3,
     qdrant_vectors=200)
 QUICK = Sizes(
     rounds=3,
@@ -90,6 +94,7 @@ QUICK = Sizes(
     bulk_namespaces=1,
     queries=300,
     export_vectors=8_000,
-    memory_vectors=10_000,
-    memory_dimension=384,
+    memory_vectors=20_000,
+    memory_dimension=1536,
+    memory_pairs=1,
     qdrant_vectors=30)
