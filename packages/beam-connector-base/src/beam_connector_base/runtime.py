@@ -345,9 +345,27 @@ async def blocking(fn: Callable[..., Any], *args: Any) -> Any:
       Runtime.current().pool, fn, *args)
 
 
+# Just below the largest block whose release teaches glibc anything (malloc.c:
+# DEFAULT_MMAP_THRESHOLD_MAX, 32 MiB).
+_TEACHING_BYTES = (32 << 20) - 8192
+
+
+def _keep_memory() -> None:
+  """Lets the allocator keep the memory of requests from one to the next.
+
+  By default glibc gives blocks of some hundred KB back to the kernel at once,
+  which then clears every page of the next request anew: a fifth of the time of
+  a write. It learns from the largest block released so far. This one is never
+  touched, so that it costs nothing; with other allocators nothing happens.
+  """
+  block = bytearray(_TEACHING_BYTES)
+  del block
+
+
 def _run_loop(
     loop: asyncio.AbstractEventLoop, started: threading.Event) -> None:
   asyncio.set_event_loop(loop)
+  _keep_memory()
   loop.call_soon(started.set)
   try:
     loop.run_forever()
