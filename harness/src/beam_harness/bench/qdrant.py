@@ -70,12 +70,16 @@ class _Nowhere:
 
 def per_item(place: Place, sizes: Sizes) -> Result:
   """The processor time of the sink's DoFn, and of what we do instead."""
-  logging.getLogger().setLevel(logging.ERROR)  # It warns of a missing client.
+  root = logging.getLogger()
+  level = root.level
   try:
+    root.setLevel(logging.ERROR)  # It warns of a missing client.
     from apache_beam.ml.rag.ingestion import qdrant
     write_fn = qdrant._QdrantWriteFn
   except (AttributeError, ImportError) as e:
     return not_measured(NAME, UNIT, None, 'pinecone', f'{e}')
+  finally:
+    root.setLevel(level)
   config = qdrant.QdrantWriteConfig(
       qdrant.QdrantConnectionParameters.in_memory(), 'bench')
   vectors = Vectors(sizes.qdrant_vectors, DIMENSION)

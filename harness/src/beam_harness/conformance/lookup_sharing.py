@@ -47,6 +47,8 @@ class SharingCases(LookupHooks):
     if not self.answers_nothing:
       missing = []
     self.store(emulator, keys)
+    # Only what is on its way is shared: it is until all have asked.
+    emulator.faults([self.fault('latency', seconds=_SOON_SECONDS)])
     asked = keys + missing + keys[::-1] + missing + keys
     outcome = self.look_up(
         emulator,

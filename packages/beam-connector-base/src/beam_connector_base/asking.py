@@ -171,11 +171,16 @@ class AskingBundle(Bundle):
     if not submission.outstanding:
       self._finished.append(submission)
 
-  # ---------------------------------------------------- the event loop's thread
-
-  def _settler(self, batch: Batch) -> Callable[[Settled], None]:
+  def _departs(self, batch: Batch) -> None:
+    # Before anybody else can ask for the same.
     self._answers.depart(batch)
 
+  # ---------------------------------------------------- the event loop's thread
+
+  def _stays(self, batch: Batch) -> None:
+    self._answers.give_up(batch)
+
+  def _settler(self, batch: Batch) -> Callable[[Settled], None]:
     def settle(settled: Settled) -> None:
       replies: Any = settled.replies
       if replies is ALL_OK or any(

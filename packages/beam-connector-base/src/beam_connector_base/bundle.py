@@ -204,9 +204,11 @@ class Bundle:
           batch.nbytes + _BATCH_OVERHEAD_BYTES + batch.n * _ROW_OVERHEAD_BYTES)
       if not self._budget.take(cost, self._stopped):
         self._raise()
+      self._departs(batch)
       try:
         self._loop.call_soon_threadsafe(self._start, batch, reason, cost)
       except RuntimeError:  # the loop is closed
+        self._stays(batch)
         self._budget.give_back(cost)
         self._look_for_loop()
         self._raise()
@@ -214,6 +216,12 @@ class Bundle:
     # Hands the interpreter to the event loop, which would otherwise wait for
     # the switch interval (5 ms) of a busy bundle before a request leaves.
     time.sleep(0)
+
+  def _departs(self, batch: Batch) -> None:
+    """Called, on the bundle's thread, before a batch is handed over."""
+
+  def _stays(self, batch: Batch) -> None:
+    """Called for one that will not be sent after all."""
 
   def _stopped(self) -> bool:
     self._look_for_loop()
@@ -281,6 +289,7 @@ class Bundle:
 
   def _start(self, batch: Batch, reason: str, cost: int) -> None:
     if self._cancelled:
+      self._stays(batch)
       self._end(cost)
       return
     try:
@@ -290,6 +299,7 @@ class Bundle:
     except Exception as error:  # pylint: disable=broad-except
       # Of a callback, nobody but the event loop's log would hear of it.
       self._fail(self._bug(error))
+      self._stays(batch)
       self._end(cost)
       return
     task = self._loop.create_task(self._deliver(batch, report, turn))
